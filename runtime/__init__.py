@@ -1,0 +1,1 @@
+"""Retrieve-then-rank recognition on ONNX Runtime: no PyTorch in the process."""

@@ -1,0 +1,32 @@
+"""Maps the top-level folders to the `rar` namespace package and builds the C++ extension."""
+
+import os
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
+from setuptools import setup
+
+# Pillow's coefficients are computed without fused multiply-add; contraction would change the last bit.
+compile_args = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wpedantic"]
+if os.environ.get("RAR_WERROR"):
+    compile_args.append("-Werror")
+
+ParallelCompile("NPY_NUM_BUILD_JOBS").install()
+
+setup(
+    packages=["rar.runtime", "rar.export", "rar.benchmarks"],
+    package_dir={"rar.runtime": "runtime", "rar.export": "export", "rar.benchmarks": "benchmarks"},
+    package_data={"rar.runtime": ["py.typed", "*.pyi"], "rar.export": ["py.typed"], "rar.benchmarks": ["py.typed"]},
+    ext_modules=[
+        Pybind11Extension(
+            "rar.runtime._native",
+            sorted(str(path) for path in Path("cpp_ext").glob("*.cpp")),
+            depends=sorted(str(path) for path in Path("cpp_ext").glob("*.h")),
+            cxx_std=17,
+            extra_compile_args=compile_args,
+            extra_link_args=["-pthread"],
+        )
+    ],
+    cmdclass={"build_ext": build_ext},
+    zip_safe=False,
+)
