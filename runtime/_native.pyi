@@ -1,0 +1,23 @@
+"""The C++ extension (cpp_ext/bindings.cpp)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_SIDE: int
+
+class Preprocessor:
+    def __init__(
+        self,
+        *,
+        size: int,
+        shortest_edge: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        filter: str,  # noqa: A002
+        fit: str,
+        fill: Sequence[int],
+        threads: int,
+    ) -> None: ...
+    def run(self, images: Sequence[npt.NDArray[np.uint8]], out: npt.NDArray[np.float32]) -> None: ...

@@ -1,0 +1,244 @@
+"""From decoded pictures to a model's input tensor, in C++: resize, crop or pad, normalise, CHW.
+
+The uint8 result before normalisation equals Pillow's bit for bit (Pillow 13; 22-bit fixed point), because the
+published numbers of CLIP models were made with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _native
+from .errors import ImageError, InputError
+
+Filter: TypeAlias = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
+Fit: TypeAlias = Literal["crop", "squash", "pad"]
+
+MAX_SIZE = 8192
+
+_KEYS = ("size", "mean", "std", "filter", "fit", "shortest_edge", "fill")
+_REQUIRED = ("size", "mean", "std")
+
+
+class Preprocess:
+    """One model's picture preparation.
+
+    Attributes:
+        size: Side of the square the model takes, in pixels.
+        mean: Per channel, of values in 0 … 1.
+        std: Per channel, above zero.
+        filter: `box`, `bilinear`, `hamming`, `bicubic` or `lanczos`; always antialiased.
+        fit: `crop` resizes the shorter side to `shortest_edge` and keeps the centre, as torchvision does;
+            `squash` resizes both sides to `size`; `pad` resizes the longer side to `size` and fills the rest,
+            as open_clip's `longest` does.
+        shortest_edge: Of `crop`.
+        fill: RGB, 0 … 255, of what the picture does not cover.
+        threads: That share the pictures of a call, the caller's own among them.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        filter: str = "bicubic",  # noqa: A002  # the name every image library gives it
+        fit: str = "crop",
+        *,
+        shortest_edge: int | None = None,
+        fill: Sequence[int] = (0, 0, 0),
+        threads: int | None = None,
+    ) -> None:
+        """Checks and keeps the settings.
+
+        Args:
+            size: 1 … 8192.
+            mean: Three numbers.
+            std: Three numbers above zero.
+            filter: See the class.
+            fit: See the class.
+            shortest_edge: 1 … 8192; None for `size`. Below `size`, the rest is filled.
+            fill: Three integers 0 … 255.
+            threads: None for one a core this process may use.
+
+        Raises:
+            InputError: A setting is of the wrong kind or out of range.
+        """
+        self._size = _integer("size", size, 1, MAX_SIZE)
+        self._mean = _triple("mean", mean)
+        self._std = _triple("std", std)
+        self._filter = _choice("filter", filter, get_args(Filter))
+        self._fit = _choice("fit", fit, get_args(Fit))
+        self._shortest_edge = (
+            self._size if shortest_edge is None else _integer("shortest_edge", shortest_edge, 1, MAX_SIZE)
+        )
+        values = [_integer("fill", value, 0, 255) for value in _sequence("fill", fill)]
+        self._fill = (values[0], values[1], values[2])
+        self._threads = _cores() if threads is None else _integer("threads", threads, 1, 1024)
+        try:
+            self._native = _native.Preprocessor(
+                size=self._size,
+                shortest_edge=self._shortest_edge,
+                mean=self._mean,
+                std=self._std,
+                filter=self._filter,
+                fit=self._fit,
+                fill=self._fill,
+                threads=self._threads,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def size(self) -> int:
+        """Side of the square the model takes."""
+        return self._size
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Per channel, subtracted."""
+        return self._mean
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Per channel, divided by."""
+        return self._std
+
+    @property
+    def filter(self) -> str:
+        """Name of the resampling filter."""
+        return self._filter
+
+    @property
+    def fit(self) -> str:
+        """How a picture that is not square becomes square."""
+        return self._fit
+
+    @property
+    def shortest_edge(self) -> int:
+        """What `crop` resizes the shorter side to."""
+        return self._shortest_edge
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """RGB of what the picture does not cover."""
+        return self._fill
+
+    @property
+    def threads(self) -> int:
+        """Threads that share the pictures of a call."""
+        return self._threads
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], *, threads: int | None = None) -> Preprocess:
+        """From what `to_dict` gives, as it stands in a bundle's `preprocess.json`.
+
+        Raises:
+            InputError: A setting is missing, unknown, of the wrong kind or out of range.
+        """
+        if not isinstance(settings, Mapping):
+            raise InputError(f"preprocess settings must be an object, not {type(settings).__name__}")
+        unknown = sorted(str(key) for key in settings if key not in _KEYS)
+        missing = [key for key in _REQUIRED if key not in settings]
+        if unknown or missing:
+            raise InputError(
+                f"preprocess settings: unknown {unknown}, missing {missing}; known are {list(_KEYS)}"
+            )
+        return cls(**settings, threads=threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that belong to the model, as plain JSON values."""
+        return {
+            "size": self._size,
+            "mean": list(self._mean),
+            "std": list(self._std),
+            "filter": self._filter,
+            "fit": self._fit,
+            "shortest_edge": self._shortest_edge,
+            "fill": list(self._fill),
+        }
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value!r}" for key, value in self.to_dict().items())
+        return f"Preprocess({settings}, threads={self._threads})"
+
+    def __call__(
+        self, images: Sequence[npt.NDArray[np.uint8]], out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Prepares pictures of any sizes.
+
+        Args:
+            images: uint8 [H, W, 3] each, RGB. Views with packed rows, such as `image[y0:y1, x0:x1]`, are read
+                where they are; other strides are copied.
+            out: float32 [N, 3, size, size] to write to, C-contiguous; None for a new array.
+
+        Returns:
+            `out`: float32 [N, 3, size, size].
+
+        Raises:
+            ImageError: A picture is not uint8 [H, W, 3], is empty or has a side over 2**20. It is named.
+            InputError: `out` has the wrong shape or kind.
+        """
+        pictures = [_checked(image, f"picture {position}") for position, image in enumerate(images)]
+        shape = (len(pictures), 3, self._size, self._size)
+        target = np.empty(shape, np.float32) if out is None else _checked_output(out, shape)
+        self._native.run(pictures, target)
+        return target
+
+
+def _checked(image: object, name: str) -> npt.NDArray[np.uint8]:
+    """The picture with the pixels of each row packed."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{name}: a {type(image).__name__} is not a uint8 array [H, W, 3]; decode it first")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(f"{name}: must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    height, width, _ = image.shape
+    if not 1 <= height <= _native.MAX_SIDE or not 1 <= width <= _native.MAX_SIDE:
+        raise ImageError(f"{name}: {width}x{height} is empty or has a side over {_native.MAX_SIDE} pixels")
+    if image.strides[2] == 1 and (image.strides[1] == 3 or width == 1):
+        return image
+    return np.ascontiguousarray(image)
+
+
+def _checked_output(out: object, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    if not isinstance(out, np.ndarray):
+        raise InputError(f"out must be an array, not a {type(out).__name__}")
+    if out.dtype != np.float32 or out.shape != shape:
+        raise InputError(f"out must be float32 {list(shape)}, not {out.dtype} {list(out.shape)}")
+    if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+        raise InputError("out must be C-contiguous, aligned and writeable")
+    return out
+
+
+def _integer(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise InputError(f"{name} must be an integer {low} to {high}, not {value!r}")
+    return int(value)
+
+
+def _sequence(name: str, values: object) -> Sequence[Any]:
+    if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)) or len(values) != 3:
+        raise InputError(f"{name} must be three numbers, not {values!r}")
+    return list(values)
+
+
+def _triple(name: str, values: object) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(value) for value in _sequence(name, values))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be three numbers, not {values!r}") from error
+    return first, second, third
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
