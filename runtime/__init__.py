@@ -1,1 +1,31 @@
-"""Retrieve-then-rank recognition on ONNX Runtime: no PyTorch in the process."""
+"""Retrieve-then-rank recognition on ONNX Runtime: no PyTorch in the process.
+
+Example:
+    >>> from rar.runtime import Recognizer
+    >>> rec = Recognizer.open("bundle")
+    >>> for result in rec.recognize(["cat.jpg"], k=5):
+    ...     print(result.label, result.score)
+"""
+
+from .bundle import Bundle
+from .errors import BundleError, ExportError, ImageError, InputError, ProviderError, RarError
+from .memory import Candidate, Memory
+from .preprocess import Preprocess
+from .recognizer import Recognizer, Result
+from .wca import WcaOptions
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Candidate",
+    "ExportError",
+    "ImageError",
+    "InputError",
+    "Memory",
+    "Preprocess",
+    "ProviderError",
+    "RarError",
+    "Recognizer",
+    "Result",
+    "WcaOptions",
+]

@@ -145,9 +145,7 @@ class Preprocess:
         unknown = sorted(str(key) for key in settings if key not in _KEYS)
         missing = [key for key in _REQUIRED if key not in settings]
         if unknown or missing:
-            raise InputError(
-                f"preprocess settings: unknown {unknown}, missing {missing}; known are {list(_KEYS)}"
-            )
+            raise InputError(f"preprocess settings: unknown {unknown}, missing {missing}; known are {list(_KEYS)}")
         return cls(**settings, threads=threads)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""`rar-bench`: where the time goes and what accuracy costs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rar.runtime.errors import RarError
+
+_COMMANDS = {
+    "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
+    "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
+    "imagenet": "the starter's retrieval by names against its backbone's classifier",
+    "footprint": "install size, opening time and memory of the runtime process",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or 2 with one line on stderr where the input cannot be used."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="rar-bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        # Only the command that runs is imported: the others may need packages that are not there.
+        if arguments[:1] == [name]:
+            module = importlib.import_module(f"rar.benchmarks.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except RarError as error:
+        print(f"rar-bench {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""`rar-bench imagenet`: the starter's retrieval by names against its backbone's own classifier, same photos."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rar.export.starter import backbone, imagenet_classes
+from rar.runtime.bundle import Bundle
+from rar.runtime.errors import InputError
+from rar.runtime.images import load_image
+from rar.runtime.recognizer import RANKS, Recognizer
+
+from . import report
+
+_BATCH = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="a starter bundle with its memory of 1,000 names")
+    parser.add_argument("--samples", metavar="DIR", required=True, help="folder with labels.csv: file, imagenet_index")
+    parser.add_argument("--rank", choices=RANKS, nargs="*", default=[], help="rankers to measure besides retrieval")
+    parser.add_argument("--out", metavar="FILE", help="result file (.json)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints and writes."""
+    import torch
+
+    table = Path(args.samples) / "labels.csv"
+    if not table.is_file():
+        raise InputError(f"{table}: no such file; --samples names a folder with labels.csv and its photos")
+    with table.open(encoding="utf-8", newline="") as file:
+        entries = [(Path(args.samples) / row["file"], int(row["imagenet_index"])) for row in csv.DictReader(file)]
+    names, _ = imagenet_classes()
+    recognizer = Recognizer.open(args.bundle, "cpu")
+    network = backbone()
+    classified, retrieved = [], []
+    for start in tqdm(range(0, len(entries), _BATCH), desc="photos", disable=None):
+        batch = entries[start : start + _BATCH]
+        pixels = recognizer.clip.preprocess([load_image(path) for path, _ in batch])
+        with torch.inference_mode():
+            classified += [names[i] for i in network(torch.from_numpy(pixels)).argmax(1).tolist()]
+        found = recognizer.memory.search(recognizer.clip.embed_pixels(pixels), 1)
+        retrieved += [candidates[0].label for candidates in found]
+    answers = {"backbone's classifier, PyTorch fp32": classified, "retrieval by name": retrieved}
+    for rank in args.rank:
+        stream = recognizer.stream((path for path, _ in entries), 5, rank)
+        results = tqdm(stream, total=len(entries), desc=rank, disable=None)
+        answers[f"rank {rank}"] = [result.label or "" for result in results]
+    truth = [names[index] for _, index in entries]
+    rows = {
+        name: {"top1": report.share(np.array([a == b for a, b in zip(labels, truth, strict=True)]))}
+        for name, labels in answers.items()
+    }
+    for name, row in rows.items():
+        print(f"{name:<36} top-1 {row['top1']['percent']:5.1f} ± {row['top1']['standard_error']:.1f}")
+    bundle = Bundle.open(args.bundle)
+    result = {
+        "environment": report.environment(),
+        "encoder": report.encoder(bundle, recognizer.provider),
+        "memory": dict(bundle.component("memory").info),
+        "results": rows,
+    }
+    report.write(result, args.out)
+    return 0

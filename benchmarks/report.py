@@ -1,0 +1,85 @@
+"""What every report shares: the machine it ran on, spreads, and the result file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rar.runtime.bundle import Bundle
+from rar.runtime.files import write_json
+
+_PACKAGES = (
+    "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
+    "open_clip_torch", "transformers",
+)  # fmt: skip
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Processor, cores, threads and versions."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads or os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def encoder(bundle: Bundle, provider: str) -> dict[str, Any]:
+    """Which encoder a figure was measured with, and on what."""
+    component = bundle.component("clip")
+    return {
+        "source": component.info["source"],
+        "precision": component.info["precision"],
+        "scheme": component.info["scheme"]["visual"],
+        "provider": provider,
+        "sha256": component.files["visual.onnx"].sha256,
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and count of repeated measurements."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return {"median": float(median), "q25": float(low), "q75": float(high), "count": len(values)}
+
+
+def share(hits: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, float]:
+    """A percentage with its standard error (binomial) and sample count."""
+    mean = float(hits.mean())
+    return {
+        "percent": 100 * mean,
+        "standard_error": 100 * float(np.sqrt(mean * (1 - mean) / len(hits))),
+        "count": len(hits),
+    }
+
+
+def write(result: dict[str, Any], out: str | None) -> None:
+    """Writes the result file, with the command that made it, if one is asked for."""
+    if out is None:
+        return
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"command": " ".join(["rar-bench", *sys.argv[1:]]), **result})
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

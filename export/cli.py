@@ -1,0 +1,188 @@
+"""`rar-export`: makes, fills, shows and checks bundles. Each sub-command imports what it needs and no more."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rar.runtime.errors import InputError, RarError
+
+_SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (relative to the file) and `label`"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or 2 with one line on stderr where the input cannot be used."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except RarError as error:
+        print(f"rar-export {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"rar-export {args.command}: stopped; nothing was changed", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rar-export", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    starter = commands.add_parser(
+        "starter",
+        help="the default bundle, offline, from models that install as packages",
+        description="Builds a complete bundle without a model hub: EfficientNet-Lite2 and MiniLM as one dual encoder, "
+        "and a memory of the 1,000 ImageNet names with their definitions. Needs the extras export and starter.",
+    )
+    starter.add_argument("out", metavar="OUT", help="folder of the new bundle")
+    _add_precision(starter, "int8")
+    starter.set_defaults(run=_starter)
+
+    clip = commands.add_parser(
+        "clip",
+        help="a CLIP-like dual encoder from open_clip or Hugging Face",
+        description="Exports both towers to ONNX, compares them with PyTorch on real pictures and texts, and writes "
+        "a new bundle only if they agree. Needs the extra export.",
+        epilog="Examples: rar-export clip OUT --model ViT-B-32 --pretrained laion2b_s34b_b79k --precision int8; "
+        "rar-export clip OUT --model my_config.json --pretrained my_checkpoint.pt; rar-export clip OUT --hf ./siglip",
+    )
+    clip.add_argument("out", metavar="OUT", help="folder of the new bundle")
+    origin = clip.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--model", help="an open_clip name, a folder with open_clip_config.json, or a config .json")
+    origin.add_argument("--hf", metavar="DIR", help="a Hugging Face CLIP or SigLIP folder, or a hub name")
+    clip.add_argument("--pretrained", metavar="TAG_OR_FILE", help="open_clip's weights: a tag or a checkpoint file")
+    clip.add_argument(
+        "--images",
+        metavar="DIR",
+        help="pictures to calibrate on and compare with (default: photos that packages ship)",
+    )
+    _add_precision(clip, "fp32")
+    clip.set_defaults(run=_clip)
+
+    memory = commands.add_parser(
+        "memory",
+        help="what a bundle can recognise: from pictures, names, descriptions or embeddings",
+        description="Embeds a source and replaces the bundle's memory. Pictures, names and descriptions may be given "
+        "together. Without --images the memory is zero-shot. Works where PyTorch is not installed.",
+    )
+    memory.add_argument("bundle", metavar="BUNDLE")
+    memory.add_argument("--images", metavar="SRC", help=_SOURCE)
+    memory.add_argument("--classes", metavar="FILE", help="class names, one a line")
+    memory.add_argument("--descriptions", metavar="FILE", help="JSON of {class: [sentences]}; used by WCA")
+    memory.add_argument("--embeddings", metavar="NPY", help="ready-made vectors [n, d], instead of --images")
+    memory.add_argument("--labels", metavar="FILE", help="the class of each vector, one a line; with --embeddings")
+    memory.add_argument(
+        "--dim",
+        default="64",
+        help="dimensions of the index: a number, a share such as 1/9, or none (default: %(default)s)",
+    )
+    memory.add_argument(
+        "--text-weight",
+        type=float,
+        metavar="W",
+        help="share of the texts in a class's similarity: 0 compares "
+        "pictures with pictures, 1 pictures with texts (default: 0, 1 without pictures, 0.5 with --images and names)",
+    )
+    memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
+    memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
+    memory.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    memory.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
+    memory.set_defaults(run=_memory)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="what a bundle holds: parts, sizes, precision, parity, memory",
+        description="Shows a bundle's manifest as a table.",
+    )
+    inspect.add_argument("bundle", metavar="BUNDLE")
+    inspect.set_defaults(run=_inspect)
+
+    verify = commands.add_parser(
+        "verify",
+        help="whether a bundle is whole and works",
+        description="Checks every file's hash, loads every part, and has the memory find its own entries.",
+    )
+    verify.add_argument("bundle", metavar="BUNDLE")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _add_precision(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8"],
+        default=default,
+        help="int8 is for CPUs, fp16 for GPUs (default: %(default)s)",
+    )
+
+
+def _starter(args: argparse.Namespace) -> None:
+    from .starter import export_starter
+
+    export_starter(args.out, args.precision)
+    print(f"{args.out}: ready; try `rar-recognize {args.out} PICTURE`")
+
+
+def _clip(args: argparse.Namespace) -> None:
+    from . import huggingface, openclip
+    from .clip import export_clip
+
+    encoder = huggingface.load(args.hf) if args.hf else openclip.load(args.model, args.pretrained)
+    info = export_clip(encoder, args.out, args.precision, args.images)
+    cosine = info["parity"]["visual"]["min"]
+    print(f"{args.out}: {info['source']}, {info['dim']}-d, {args.precision}, cosine to PyTorch at least {cosine:.5f}")
+    print(f"now fill its memory: rar-export memory {args.out} --images FOLDER")
+
+
+def _memory(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+    from pathlib import Path
+
+    from rar.runtime import bundle as bundles
+
+    from . import labelled
+    from .memory import MemorySource, build_memory, read_embeddings
+
+    if (args.embeddings is None) != (args.labels is None):
+        raise InputError("--embeddings and --labels go together")
+    if args.embeddings and (args.images or args.shots):
+        raise InputError("--embeddings replaces --images and --shots; give one or the other")
+    if not (args.images or args.embeddings or args.classes or args.descriptions):
+        raise InputError("nothing to remember; give --images, --embeddings, --classes or --descriptions")
+    images = labelled.read_images(args.images) if args.images else []
+    if args.shots is not None:
+        images = labelled.few_shot(images, args.shots, args.seed)
+    source = read_embeddings(args.embeddings, args.labels) if args.embeddings else MemorySource(images=images)
+    source = replace(
+        source,
+        classes=labelled.read_classes(args.classes) if args.classes else (),
+        descriptions=labelled.read_descriptions(args.descriptions) if args.descriptions else None,
+    )
+    target = bundles.Bundle.open(args.bundle)
+    if args.out:
+        bundles.copy(target, args.out, without="memory")
+        target = bundles.Bundle.open(Path(args.out))
+    info = build_memory(target, source, args.dim, args.text_weight, args.provider, args.threads)
+    counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
+    print(f"{target.root}: {info['classes']} classes, {counts}")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from rar.runtime.bundle import Bundle
+
+    from .inspect import describe
+
+    print(describe(Bundle.open(args.bundle)))
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from .inspect import verify
+
+    for line in verify(args.bundle):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

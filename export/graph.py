@@ -1,0 +1,169 @@
+"""PyTorch modules to ONNX graphs, and the graphs to fp16 and int8."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy.typing as npt
+
+from rar.runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+OPSET = 20
+
+
+def export_onnx(
+    module: torch.nn.Module,
+    example: torch.Tensor,
+    path: Path,
+    *,
+    input_name: str,
+    output_name: str,
+    dynamic_length: bool = False,
+) -> None:
+    """Exports a one-input, one-output module with a dynamic batch.
+
+    Args:
+        module: The module, in eval mode.
+        example: An input of batch 2; batch 1 would be taken for a constant.
+        path: The `.onnx` to write, weights inside.
+        input_name: Name of the graph's input.
+        output_name: Name of the graph's output.
+        dynamic_length: Makes the second dimension dynamic too.
+
+    Raises:
+        ExportError: PyTorch cannot export the module.
+    """
+    import onnx
+    import torch
+
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(dict.fromkeys(range(2 if dynamic_length else 1), torch.export.Dim.DYNAMIC),),
+                input_names=[input_name],
+                output_names=[output_name],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps anything that goes wrong in the model
+        raise ExportError(f"PyTorch cannot export {type(module).__name__} to ONNX: {error}") from error
+    finally:
+        exporter_log.setLevel(level)
+    if program is None:
+        raise ExportError(f"PyTorch exported nothing for {type(module).__name__}")
+    model = program.model_proto
+    # The exporter leaves stale shapes on folded initializers; ONNX Runtime's quantizers refuse those.
+    weights = {initializer.name for initializer in model.graph.initializer}
+    kept = [info for info in model.graph.value_info if info.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    onnx.save(model, str(path))
+
+
+def convert(
+    source: Path, target: Path, precision: Precision, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]
+) -> str:
+    """Writes a graph at another precision; inputs and outputs stay fp32.
+
+    Args:
+        source: The fp32 graph.
+        target: The graph to write.
+        precision: `fp32` copies; `fp16` converts weights and activations; `int8` quantises per channel.
+        calibration: Inputs for the ranges of a convolutional graph's activations.
+
+    Returns:
+        The scheme used: `fp32`, `fp16`, `int8 dynamic` or `int8 static`.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    if precision == "fp32":
+        target.write_bytes(source.read_bytes())
+        return "fp32"
+    if precision == "fp16":
+        onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(target))
+        return "fp16"
+    if _is_convolutional(onnx.load(str(source), load_external_data=False)):
+        _quantize_static(source, target, calibration)
+        return "int8 static"
+    _quantize_dynamic(source, target)
+    return "int8 dynamic"
+
+
+def _is_convolutional(model: onnx.ModelProto) -> bool:
+    # A vision transformer has one convolution, its patch embedding. Dynamic quantisation turns convolutions
+    # into ConvInteger, which is slower than fp32; ranges fixed beforehand let them fuse into QLinearConv.
+    return len([node for node in model.graph.node if node.op_type == "Conv"]) > 1
+
+
+def _quantize_dynamic(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def _quantize_static(source: Path, target: Path, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]) -> None:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+        def __init__(self) -> None:
+            self.inputs = iter(calibration)
+
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+            return dict(batch) if (batch := next(self.inputs, None)) is not None else None
+
+    with _quiet():
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            # The heads stay fp32: they are a small share of the work, and 8 bits blur a softmax.
+            op_types_to_quantize=["Conv", "Clip", "Relu", "Add"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the quantizers' advice to run a pre-processing step that these graphs do not need."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

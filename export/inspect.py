@@ -1,0 +1,86 @@
+"""What a bundle holds, and whether it works."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from rar.runtime.bundle import Bundle
+from rar.runtime.clip import Clip
+from rar.runtime.errors import BundleError
+from rar.runtime.memory import Memory
+from rar.runtime.recognizer import Recognizer
+
+# Entries of each part that are searched for themselves.
+_SELF_SAMPLE = 200
+
+
+def describe(bundle: Bundle) -> str:
+    """A table of the bundle's components and files with what the manifest says of them."""
+    lines = [str(bundle.root)]
+    for name, component in bundle.components.items():
+        total = sum(record.bytes for record in component.files.values())
+        lines += ["", f"{name}  {_size(total)}"]
+        width = max(len(file) for file in component.files)
+        lines += [f"  {file:<{width}}  {_size(record.bytes):>9}" for file, record in component.files.items()]
+        lines += [f"  {line}" for line in _facts(dict(component.info))]
+    return "\n".join(lines)
+
+
+def verify(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Checks a bundle from end to end, yielding a line for each thing found good.
+
+    Raises:
+        BundleError: The first thing that is not.
+    """
+    bundle = Bundle.open(path)
+    yield f"manifest: {', '.join(bundle.components)}"
+    yield f"hashes: {bundle.verify()} files as exported"
+    clip = Clip(bundle, "cpu")
+    blank = clip.preprocess([np.full((8, 8, 3), 128, np.uint8)])
+    for tower, embedding in (("visual", clip.embed_pixels(blank)), ("text", clip.embed_texts(["a photo"]))):
+        if embedding.shape != (1, clip.dim) or not np.isclose(np.linalg.norm(embedding), 1, atol=1e-2):
+            raise BundleError(f"{bundle.root}: the {tower} tower gives no unit vector of {clip.dim}; export it again")
+    yield f"encoder: both towers give unit vectors of {clip.dim} dimensions"
+    if "memory" not in bundle.components:
+        yield "memory: none yet"
+        return
+    yield from _self_retrieval(bundle)
+    Recognizer.open(path, "cpu")
+    yield "recognizer: opens"
+
+
+def _self_retrieval(bundle: Bundle) -> Iterator[str]:
+    memory = Memory.open(bundle)
+    for name, part in memory.parts.items():
+        sample = np.unique(np.linspace(0, len(part) - 1, _SELF_SAMPLE).astype(int))
+        queries = part.vectors[sample].astype(np.float32)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        _, cosines = part.nearest(queries, 10)
+        # By cosine, not by position: a memory may hold the same picture twice.
+        found = float((cosines[:, 0] > 0.999).mean())
+        if found < 0.99:
+            raise BundleError(
+                f"{bundle.root}: only {found:.1%} of memory/{name} find themselves; build the memory again"
+            )
+        yield f"memory: {found:.1%} of {len(sample)} sampled {name} find themselves"
+
+
+def _facts(info: dict[str, object], indent: str = "") -> Iterator[str]:
+    for key, value in info.items():
+        if isinstance(value, dict):
+            flat = ", ".join(f"{k} {_short(v)}" for k, v in value.items() if not isinstance(v, dict))
+            yield f"{indent}{key}: {flat}"
+            yield from _facts({k: v for k, v in value.items() if isinstance(v, dict)}, indent + "  ")
+        else:
+            yield f"{indent}{key}: {_short(value)}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,108 @@
+"""`rar-recognize`: names what pictures show, from a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .errors import InputError, RarError
+from .images import find_images
+from .recognizer import RANKS, Recognizer, Result
+from .wca import WcaOptions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0, or 2 where the input cannot be used, or where a picture could not be read."""
+    args = _parser().parse_args(argv)
+    try:
+        return _run(args)
+    except RarError as error:
+        print(f"rar-recognize: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rar-recognize",
+        description="Retrieves the k most similar classes of a bundle's memory for each picture and ranks them. "
+        "Prints a table, or with --json one line a picture.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder made by rar-export")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
+    parser.add_argument("--k", type=int, default=5, help="candidates a picture (default: %(default)s)")
+    parser.add_argument("--rank", choices=RANKS, help="what orders the candidates (default: the bundle's own choice)")
+    parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    parser.add_argument("--crops", type=int, metavar="N", help="WCA's crops a picture (default: 60)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    paths = list(_expand(args.images))
+    wca = WcaOptions() if args.crops is None else WcaOptions(crops=args.crops)
+    recognizer = Recognizer.open(args.bundle, args.provider, threads=args.threads, wca=wca)
+    failed = False
+    for path, result in zip(paths, recognizer.stream(paths, args.k, args.rank), strict=True):
+        failed |= result.error is not None
+        print(to_json(path, result, recognizer.provider) if args.json else to_table(path, result), flush=True)
+    return 2 if failed else 0
+
+
+def _expand(names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            yield from find_images(path)
+        elif path.exists():
+            yield path
+        else:
+            raise InputError(f"{name}: no such file or folder; check the path")
+
+
+def to_json(path: Path, result: Result, provider: str) -> str:
+    """One result as a line of JSON."""
+    record: dict[str, object] = {"path": str(path)}
+    if result.error is not None:
+        record["error"] = str(result.error)
+    else:
+        record.update(
+            label=result.label,
+            score=result.score,
+            candidates=[vars(candidate) for candidate in result.candidates],
+            retrieved=[candidate.label for candidate in result.retrieved],
+            milliseconds=result.timings,
+            provider=provider,
+        )
+    return json.dumps(record, ensure_ascii=False)
+
+
+def to_table(path: Path, result: Result) -> str:
+    """One result as lines for a terminal: the answer, then the candidates before and after ranking."""
+    if result.error is not None:
+        return f"{path}\n  error: {result.error}\n"
+    ranked = result.candidates[0].rank_score is not None
+    stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings.items())
+    lines = [f"{path}", f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
+    width = max(len(printable(candidate.label)) for candidate in result.candidates)
+    lines.append(f"  {'retrieved':<{width + 8}}{'  ranked' if ranked else ''}")
+    for before, after in zip(result.retrieved, result.candidates, strict=True):
+        line = f"  {before.similarity:6.3f}  {printable(before.label):<{width}}"
+        if after.rank_score is not None:
+            line += f"  {after.rank_score:6.3f}  {printable(after.label)}"
+        lines.append(line.rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def printable(label: str) -> str:
+    """A label with control characters escaped: it comes from strangers and must not steer the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in label)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

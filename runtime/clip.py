@@ -1,0 +1,87 @@
+"""The dual encoder at run time: pictures and texts to embeddings in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle import Bundle
+from .errors import BundleError, InputError
+from .preprocess import Preprocess
+from .session import OnnxSession, Session
+from .tokenizer import Tokenizer
+
+Floats = npt.NDArray[np.float32]
+
+_TEXTS_A_RUN = 64
+
+
+class Clip:
+    """A bundle's two towers. The text tower is loaded when it is first used.
+
+    Args:
+        bundle: The bundle.
+        provider: See `OnnxSession`.
+        threads: Threads of preprocessing and of each session; None for one a core.
+
+    Attributes:
+        dim: The embeddings' dimension d.
+        preprocess: The model's own picture preparation.
+        visual: The picture tower's session.
+        templates: Prompt templates for class names, each with one `{}`.
+
+    Raises:
+        BundleError: A part of the encoder is missing or damaged.
+        ProviderError: The device is not there.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str = "auto", threads: int | None = None) -> None:
+        info = bundle.component("clip").info
+        try:
+            self.dim = int(info["dim"])
+            self.templates = [str(template) for template in info["templates"]]
+            self._clean = str(info["clean"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{bundle.root}: the encoder's entry in bundle.json lacks {error}; export it again"
+            ) from error
+        settings = bundle.read_json("clip", "preprocess.json")
+        try:
+            self.preprocess = Preprocess.from_dict(settings, threads=threads)
+        except InputError as error:
+            raise BundleError(f"{bundle.root}: clip/preprocess.json: {error}; export the encoder again") from error
+        self.visual: Session = OnnxSession(bundle.file("clip", "visual.onnx"), provider, threads)
+        self._bundle, self._threads = bundle, threads
+
+    def embed_pixels(self, pixels: Floats) -> Floats:
+        """float32 [N, 3, S, S], as `preprocess` makes it -> float32 [N, d], L2-normalised."""
+        return np.asarray(self.visual.run({"pixel_values": pixels})["image_embeds"], np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """Texts -> float32 [N, d], L2-normalised.
+
+        Raises:
+            BundleError: The text tower or its tokenizer is missing or damaged.
+        """
+        tokenizer, session = self._text
+        runs = [
+            session.run({"input_ids": tokenizer(texts[start : start + _TEXTS_A_RUN])})["text_embeds"]
+            for start in range(0, len(texts), _TEXTS_A_RUN)
+        ]
+        return np.concatenate(runs).astype(np.float32) if runs else np.empty((0, self.dim), np.float32)
+
+    def embed_names(self, names: Sequence[str]) -> Floats:
+        """Class names in the model's templates -> float32 [N, d]: each name's mean over them, L2-normalised."""
+        # replace, not format: a name is data, braces in it included
+        prompts = [template.replace("{}", name) for name in names for template in self.templates]
+        embeddings = self.embed_texts(prompts).reshape(len(names), len(self.templates), self.dim).mean(1)
+        return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), np.float32)
+
+    @cached_property
+    def _text(self) -> tuple[Tokenizer, Session]:
+        tokenizer = Tokenizer.open(self._bundle.file("clip", "tokenizer.json"), self._clean)
+        path = self._bundle.file("clip", "text.onnx")
+        return tokenizer, OnnxSession(path, self.visual.provider, self._threads)

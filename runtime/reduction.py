@@ -1,0 +1,134 @@
+"""Embeddings to the few dimensions that the HNSW graph stores and walks.
+
+The graph compares by Euclidean distance, with two maps into it:
+
+Between like and like (pictures and pictures) both sides are centred and projected. After centring, L2 keeps more
+neighbours than cosine or dot product do.
+
+Across modalities (texts searched by a picture) that fails: a picture's projection among the texts is short (the
+modality gap), so the texts' own reduced lengths decide instead of the angle. There the entries get one more
+dimension that brings all to one length, and the query is not centred; the distance then orders by the dot
+product. Recall of the 10 nearest of 2,000 texts within 50 found, 64 dimensions: 97 %, by plain L2 2 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BundleError, InputError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A map from d to r dimensions for entries, and one for the queries that search them.
+
+    Attributes:
+        mean: float32 [d], subtracted from entries.
+        components: float32 [r, d], orthonormal rows; None keeps all dimensions.
+        kept: Share of the variance of the vectors it was learned on that is kept, 0 to 1.
+        radius: Common length of the entries across modalities; 0 between like and like.
+    """
+
+    mean: Floats
+    components: Floats | None
+    kept: float
+    radius: float
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the index."""
+        return (len(self.mean) if self.components is None else len(self.components)) + (self.radius > 0)
+
+    def entries(self, vectors: Floats) -> Floats:
+        """float32 [N, d] -> float32 [N, dim], to be indexed."""
+        reduced = self._project(vectors - self.mean)
+        if not self.radius:
+            return reduced
+        height = np.sqrt(np.clip(self.radius**2 - (reduced**2).sum(1, keepdims=True), 0, None))
+        return np.hstack([reduced, height])
+
+    def queries(self, vectors: Floats) -> Floats:
+        """float32 [N, d] -> float32 [N, dim], to search with."""
+        if not self.radius:
+            return self._project(vectors - self.mean)
+        return np.pad(self._project(vectors), ((0, 0), (0, 1)))
+
+    def _project(self, vectors: Floats) -> Floats:
+        return vectors if self.components is None else vectors @ self.components.T
+
+    def save(self, path: Path) -> None:
+        """Writes an `.npz` without pickle."""
+        components = np.empty((0, len(self.mean)), np.float32) if self.components is None else self.components
+        np.savez(
+            path,
+            mean=self.mean,
+            components=components,
+            kept=np.float64(self.kept),
+            radius=np.float64(self.radius),
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> Reduction:
+        """Reads what `save` wrote.
+
+        Raises:
+            BundleError: The file is damaged or of another kind.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mean, components = file["mean"], file["components"]
+                kept, radius = float(file["kept"]), float(file["radius"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error
+        if mean.ndim != 1 or components.ndim != 2 or components.shape[1] != len(mean):
+            raise BundleError(f"{path}: shapes {mean.shape} and {components.shape} do not fit; build the memory again")
+        return cls(mean, components if len(components) else None, kept, radius)
+
+
+def fit_pca(vectors: Floats, dim: int | None, *, cross_modal: bool = False) -> Reduction:
+    """Learns a reduction from the vectors it will serve.
+
+    Args:
+        vectors: float32 [N, d].
+        dim: Dimensions to keep, at most d; fewer are kept where the vectors span fewer. None keeps all.
+        cross_modal: Whether queries are of another modality than the vectors.
+
+    Returns:
+        The first principal components, largest variance first (or the identity for None).
+
+    Raises:
+        InputError: `dim` is below 1 or above d.
+    """
+    width = vectors.shape[1]
+    mean = vectors.mean(0)
+    if dim is not None and not 1 <= dim <= width:
+        raise InputError(f"cannot keep {dim} of {width} dimensions; choose 1 to {width}, or none")
+    components, kept = (None, 1.0) if dim in (None, width) else _principal((vectors - mean).astype(np.float64), dim)
+    reduction = Reduction(mean, components, kept, 0.0)
+    if not cross_modal:
+        return reduction
+    longest = float(np.linalg.norm(reduction.entries(vectors), axis=1).max())
+    return replace(reduction, radius=max(longest, float(np.finfo(np.float32).tiny)))
+
+
+def _principal(centred: npt.NDArray[np.float64], dim: int) -> tuple[Floats, float]:
+    """The first principal components as rows, and the share of the variance they keep."""
+    count, width = centred.shape
+    # The smaller of the two Gram matrices has the same spectrum.
+    wide = count < width
+    values, basis = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    values, basis = values[::-1].clip(0), basis[:, ::-1]
+    rank = int((values > values[0] * 1e-10).sum())
+    if rank == 0:  # one vector, or copies of one: nothing varies, and any direction serves
+        return np.eye(1, width, dtype=np.float32), 1.0
+    dim = min(dim, rank)
+    components = (basis[:, :dim].T @ centred) / np.sqrt(values[:dim, None]) if wide else basis[:, :dim].T
+    # A fixed sign makes a rebuilt memory equal to the first.
+    signs = np.sign(components[np.arange(dim), np.abs(components).argmax(1)])
+    return (components * signs[:, None]).astype(np.float32), float(values[:dim].sum() / values.sum())

@@ -1,0 +1,80 @@
+"""One protocol for whatever runs a graph, and its ONNX Runtime form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BundleError, InputError, ProviderError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+class Session(Protocol):
+    """A loaded graph: named NumPy arrays in, named NumPy arrays out."""
+
+    provider: str
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+        """Runs the graph once."""
+        ...
+
+
+class OnnxSession:
+    """A graph in ONNX Runtime on the device that was asked for, and on no other.
+
+    Args:
+        path: The `.onnx` file.
+        provider: `cpu`, `cuda`, `tensorrt`, or `auto` for the first of tensorrt, cuda and cpu that really loads.
+        threads: Threads within an operator; None leaves the choice to ONNX Runtime (one a core).
+
+    Attributes:
+        provider: The provider that really runs the graph (`cpu`, `cuda` or `tensorrt`).
+
+    Raises:
+        ProviderError: The device is not there; ONNX Runtime itself would fall back to the CPU in silence.
+        BundleError: The file is not a graph that ONNX Runtime can load.
+        InputError: An unknown provider.
+    """
+
+    def __init__(self, path: Path, provider: str = "auto", threads: int | None = None) -> None:
+        import onnxruntime as ort  # not at the top: the package must import where only the tools are wanted
+
+        if provider != "auto" and provider not in PROVIDERS:
+            raise InputError(f"provider {provider!r} is unknown; choose auto, {', '.join(PROVIDERS)}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        available = ort.get_available_providers()
+        wanted = [provider] if provider != "auto" else ["tensorrt", "cuda", "cpu"]
+        for name in wanted:
+            if PROVIDERS[name] not in available:
+                continue
+            try:
+                session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[name]])
+            except Exception as error:  # ONNX Runtime raises a family of unrelated types
+                if name == "cpu":
+                    raise BundleError(f"{path}: ONNX Runtime cannot load it ({error}); export it again") from error
+                continue
+            if session.get_providers()[0] == PROVIDERS[name]:
+                self.provider = name
+                self._session = session
+                return
+        raise ProviderError(
+            f"provider {provider!r} cannot run {path.name}: this onnxruntime build offers {', '.join(available)}; "
+            "install the `gpu` extra and check the driver, or ask for provider='cpu'"
+        )
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+        """Runs the graph once; arrays by the graph's own input and output names."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))

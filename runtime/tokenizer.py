@@ -1,0 +1,84 @@
+"""Text to token ids, equal to the model's own tokenizer, with label text never acting as markup."""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from .errors import BundleError
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _whitespace(text: str) -> str:
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+def _lower(text: str) -> str:
+    return _whitespace(text).lower()
+
+
+def _canonicalize(text: str) -> str:
+    return " ".join(_whitespace(text).replace("_", " ").translate(_PUNCTUATION).lower().split())
+
+
+def _siglip(text: str) -> str:
+    # transformers' SiglipTokenizer; the leading space stands for the word boundary that it puts in front
+    return " " + " ".join(text.replace("\u2581", " ").lower().translate(_PUNCTUATION).split())
+
+
+# What a model does to a text before its tokenizer proper, which `tokenizers` itself cannot express.
+# `lower`, `whitespace` and `canonicalize` are open_clip's (open_clip/tokenizer.py).
+CLEANERS: dict[str, Callable[[str], str]] = {
+    "none": lambda text: text,
+    "whitespace": _whitespace,
+    "lower": _lower,
+    "canonicalize": _canonicalize,
+    "siglip": _siglip,
+}
+
+
+class Tokenizer:
+    """A `tokenizer.json` (which carries truncation and padding) behind a cleaning step.
+
+    Special tokens that a text spells out are encoded as the plain characters they are.
+
+    Args:
+        tokenizer: The `tokenizers` object.
+        clean: Key of `CLEANERS`.
+
+    Raises:
+        BundleError: An unknown cleaning step.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, clean: str = "none") -> None:
+        if clean not in CLEANERS:
+            raise BundleError(f"text cleaning {clean!r} is unknown to this release; upgrade rar-runtime")
+        self._clean = CLEANERS[clean]
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True
+
+    @classmethod
+    def open(cls, path: Path, clean: str = "none") -> Tokenizer:
+        """Reads a `tokenizer.json`.
+
+        Raises:
+            BundleError: The file cannot be read as one.
+        """
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # `tokenizers` raises the bare Exception
+            raise BundleError(f"{path}: not a tokenizer ({error}); export the model again") from error
+        return cls(tokenizer, clean)
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Token ids of several texts, truncated and padded as the model wants: int64 [N, L]."""
+        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        return np.array([encoding.ids for encoding in encodings], np.int64)

@@ -1,0 +1,146 @@
+"""WCA, weighted visual-text cross alignment (arXiv 2406.02915), as a ranker of the k candidates.
+
+Crops of the picture and descriptions of a class are compared pairwise, weighed by how much each resembles the
+whole picture and the class's name:
+
+    s = sum_ij w_i v_j cos(crop_i, description_j) = <sum_i w_i crop_i, sum_j v_j description_j>
+
+The right side is what is computed; the N x M matrix never exists. Defaults are the released code's
+(tmlr-group/WCA, main.py), except that its alpha never reached the cropping there and does here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .clip import Clip
+from .errors import InputError
+from .images import Pixels
+from .memory import Memory
+from .rank import Query
+
+Floats = npt.NDArray[np.float32]
+
+_CROPS_A_RUN = 64
+
+
+@dataclass(frozen=True)
+class WcaOptions:
+    """Settings of the WCA ranker.
+
+    Attributes:
+        crops: N, random square crops a picture.
+        alpha: Least crop side, as a share of the picture's shorter side.
+        beta: Largest crop side, likewise.
+        image_scale: Multiplier of the cosines under the softmax over crops; the code's exp(4).
+        text_scale: Multiplier of the cosines under the softmax over descriptions; the code's exp(2).
+        normalize: Scales both weighted sums to unit length, as the code does; on the class side this changes
+            the order. False is the paper's double sum.
+        seed: Of the crops; the same picture gets the same crops in any batch.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    crops: int = 60
+    alpha: float = 0.5
+    beta: float = 0.9
+    image_scale: float = math.exp(4)
+    text_scale: float = math.exp(2)
+    normalize: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crops < 1 or not 0 < self.alpha <= self.beta <= 1:
+            raise InputError(
+                f"WCA needs at least one crop and 0 < alpha <= beta <= 1, not crops={self.crops}, "
+                f"alpha={self.alpha}, beta={self.beta}"
+            )
+
+    @classmethod
+    def paper(cls) -> WcaOptions:
+        """The paper's form: weights from plain cosines, and the double sum as it stands."""
+        return cls(image_scale=1.0, text_scale=1.0, normalize=False)
+
+
+class Wca:
+    """The WCA ranker over a bundle's encoder and the texts of its memory.
+
+    Raises:
+        InputError: The memory holds no texts.
+    """
+
+    def __init__(self, clip: Clip, memory: Memory, options: WcaOptions | None = None) -> None:
+        if "texts" not in memory.parts:
+            raise InputError("WCA needs texts; build the memory with --classes or --descriptions")
+        self._clip = clip
+        self._texts = memory.parts["texts"]
+        self._options = options or WcaOptions()
+        self._positions = {label: position for position, label in enumerate(memory.labels)}
+        self._class_vectors: dict[str, Floats] = {}
+
+    def rank(self, queries: Sequence[Query]) -> list[npt.NDArray[np.floating]]:
+        """WCA's score of each candidate: float32 [k] a query."""
+        options = self._options
+        crops = [crop for query in queries for crop in random_crops(query.pixels, options)]
+        embeddings = np.concatenate(
+            [
+                self._clip.embed_pixels(self._clip.preprocess(crops[start : start + _CROPS_A_RUN]))
+                for start in range(0, len(crops), _CROPS_A_RUN)
+            ]
+        ).reshape(len(queries), options.crops, -1)
+        scores: list[npt.NDArray[np.floating]] = []
+        for query, own in zip(queries, embeddings, strict=True):
+            image = weighted_sum(own, query.embedding, options.image_scale, options.normalize)
+            classes = np.stack([self._class_vector(candidate.label) for candidate in query.candidates])
+            scores.append(classes @ image)
+        return scores
+
+    def _class_vector(self, label: str) -> Floats:
+        if label not in self._class_vectors:
+            rows = np.flatnonzero(self._texts.labels == self._positions[label])
+            if not len(rows):
+                raise InputError(f"WCA has no text for the class {label!r}; add it to the memory's classes")
+            name, *descriptions = self._texts.vectors[rows].astype(np.float32)
+            # A class without descriptions is described by its name.
+            texts = np.stack(descriptions) if descriptions else name[None]
+            options = self._options
+            self._class_vectors[label] = weighted_sum(texts, name, options.text_scale, options.normalize)
+        return self._class_vectors[label]
+
+
+def weighted_sum(vectors: Floats, anchor: Floats, scale: float, normalize: bool) -> Floats:
+    """One side of WCA's factored score: sum_i softmax_i(scale * cos(vectors_i, anchor)) vectors_i.
+
+    Args:
+        vectors: float32 [n, d], unit rows: crops, or descriptions.
+        anchor: float32 [d], unit: the whole picture, or the class's name.
+        scale: Multiplier under the softmax.
+        normalize: Scales the sum to unit length.
+
+    Returns:
+        float32 [d].
+    """
+    logits = scale * (vectors @ anchor)
+    weights = np.exp(logits - logits.max())
+    total = (weights / weights.sum()) @ vectors
+    return np.asarray(total / np.linalg.norm(total) if normalize else total, np.float32)
+
+
+def random_crops(pixels: Pixels, options: WcaOptions) -> list[Pixels]:
+    """N square views of one picture, sides U(alpha, beta) times the shorter side, anywhere in it; no copies."""
+    height, width = pixels.shape[:2]
+    chance = np.random.default_rng(options.seed)
+    shares = chance.uniform(options.alpha, options.beta, options.crops)
+    sides = np.maximum(1, (shares * min(height, width)).astype(int))
+    tops = chance.integers(0, height - sides + 1)
+    lefts = chance.integers(0, width - sides + 1)
+    return [
+        pixels[top : top + side, left : left + side]
+        for top, left, side in zip(tops.tolist(), lefts.tolist(), sides.tolist(), strict=True)
+    ]
