@@ -88,6 +88,16 @@ Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int
     axis.offsets.reserve(static_cast<std::size_t>(count) + 1);
     axis.offsets.push_back(0);
     axis.source_first = in;
+    if (in == out) {  // Pillow leaves out a pass that would change nothing
+        for (std::int64_t i = first; i < first + count; ++i) {
+            axis.starts.push_back(static_cast<std::int32_t>(i));
+            axis.weights.push_back(1 << kPrecisionBits);
+            axis.offsets.push_back(i - first + 1);
+        }
+        axis.source_first = first;
+        axis.source_last = first + count;
+        return axis;
+    }
     std::vector<double> window;
     for (std::int64_t i = first; i < first + count; ++i) {
         const double center = (static_cast<double>(i) + 0.5) * scale;

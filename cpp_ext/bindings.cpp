@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "dispatch.h"
 #include "preprocessor.h"
 
 namespace py = pybind11;
@@ -31,19 +32,28 @@ rar::ImageView view_of(const py::array& array, std::size_t index) {
     return {static_cast<const std::uint8_t*>(array.data()), width, height, array.strides(0)};
 }
 
-void run(rar::Preprocessor& preprocessor, const std::vector<py::array>& images,
-         py::array_t<float, py::array::c_style>& out) {
-    const std::int64_t size = preprocessor.size();
-    if (out.ndim() != 4 || out.shape(0) != static_cast<py::ssize_t>(images.size()) || out.shape(1) != kChannels ||
+// float32 or float16 planes for `count` pictures, in the array's own memory.
+rar::PixelType check_output(const py::array& out, std::size_t count, std::int64_t size) {
+    const bool half = out.dtype().equal(py::dtype("e"));
+    if (!half && !out.dtype().equal(py::dtype::of<float>())) throw py::value_error("out is not float32 or float16");
+    if (out.ndim() != 4 || out.shape(0) != static_cast<py::ssize_t>(count) || out.shape(1) != kChannels ||
         out.shape(2) != size || out.shape(3) != size) {
         throw py::value_error("out has the wrong shape");
     }
-    float* const target = out.mutable_data();  // throws where the array is read-only
+    if ((out.flags() & py::array::c_style) == 0 || !out.writeable()) {
+        throw py::value_error("out is not C-contiguous and writeable");
+    }
+    return half ? rar::PixelType::kFloat16 : rar::PixelType::kFloat32;
+}
+
+void run(rar::Preprocessor& preprocessor, const std::vector<py::array>& images, py::array& out) {
+    const rar::PixelType type = check_output(out, images.size(), preprocessor.size());
+    auto* const target = static_cast<std::uint8_t*>(out.mutable_data());
     std::vector<rar::ImageView> views;
     views.reserve(images.size());
     for (std::size_t i = 0; i < images.size(); ++i) views.push_back(view_of(images[i], i));
     const py::gil_scoped_release release;
-    preprocessor.run(views, target);
+    preprocessor.run(views, target, type);
 }
 
 }  // namespace
@@ -51,15 +61,18 @@ void run(rar::Preprocessor& preprocessor, const std::vector<py::array>& images,
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
     module.doc() = "The picture preparation of rar.runtime in C++; use rar.runtime.Preprocess.";
     module.attr("MAX_SIDE") = rar::kMaxSide;
+    module.def("simd_levels", &rar::simd_levels);
     py::class_<rar::Preprocessor>(module, "Preprocessor")
         .def(py::init([](std::int64_t size, std::int64_t shortest_edge, const std::array<double, kChannels>& mean,
                          const std::array<double, kChannels>& std, const std::string& filter, const std::string& fit,
-                         const std::array<std::uint8_t, kChannels>& fill, int threads) {
+                         const std::array<std::uint8_t, kChannels>& fill, int threads, const std::string& simd) {
                  const rar::Settings settings{size, shortest_edge, rar::parse_filter(filter), rar::parse_fit(fit),
                                               fill};
-                 return std::make_unique<rar::Preprocessor>(settings, rar::Normalizer(mean, std), threads);
+                 return std::make_unique<rar::Preprocessor>(settings, rar::Normalizer(mean, std), rar::kernels_of(simd),
+                                                            threads);
              }),
              py::kw_only(), py::arg("size"), py::arg("shortest_edge"), py::arg("mean"), py::arg("std"),
-             py::arg("filter"), py::arg("fit"), py::arg("fill"), py::arg("threads"))
-        .def("run", &run, py::arg("images"), py::arg("out").noconvert());
+             py::arg("filter"), py::arg("fit"), py::arg("fill"), py::arg("threads"),
+             py::arg("simd"))
+        .def("run", &run, py::arg("images"), py::arg("out"));
 }

@@ -2,38 +2,97 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 namespace rar {
+namespace {
+
+// IEEE float32 to float16, to nearest, ties to even, as the conversion instructions do it.
+std::uint16_t to_half(float value) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);
+    bits &= 0x7fffffffu;
+    if (bits >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // rounds to infinity
+    if (bits < 0x38800000u) {
+        // Below the smallest normal half: the unit in the last place is 2^-24, and nearbyint ties to even.
+        const float steps = std::nearbyint(std::fabs(value) * 0x1p24f);
+        return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(steps));
+    }
+    bits += 0xfffu + (bits >> 13 & 1u);
+    return static_cast<std::uint16_t>(sign | ((bits >> 13) - (112u << 10)));
+}
+
+// The kernels' way to divide without dividing.
+float multiply_and_correct(float value, float divisor, float inverse) {
+    const float quotient = value * inverse;
+    return std::fma(std::fma(-quotient, divisor, value), inverse, quotient);
+}
+
+}  // namespace
 
 Normalizer::Normalizer(const std::array<double, kChannels>& mean, const std::array<double, kChannels>& std) {
+    scaling.inverse_is_exact = true;
     for (int channel = 0; channel < kChannels; ++channel) {
         const auto mean32 = static_cast<float>(mean[channel]);
         const auto std32 = static_cast<float>(std[channel]);
         if (!std::isfinite(mean32)) throw std::invalid_argument("mean must be finite");
         if (!std::isfinite(std32) || std32 <= 0) throw std::invalid_argument("std must be finite and above zero");
+        const float inverse = 1.0f / std32;
+        scaling.mean[channel] = mean32;
+        scaling.std[channel] = std32;
+        scaling.inverse_std[channel] = inverse;
         for (int value = 0; value < 256; ++value) {
-            table[channel][value] = (static_cast<float>(value) / 255.0f - mean32) / std32;
+            const auto level = static_cast<float>(value);
+            const float exact = (level / 255.0f - mean32) / std32;
+            const float unit = multiply_and_correct(level, 255.0f, 1.0f / 255.0f);
+            scaling.inverse_is_exact &= multiply_and_correct(unit - mean32, std32, inverse) == exact;
+            table[channel][value] = exact;
+            half_table[channel][value] = to_half(exact);
         }
     }
 }
 
-void write_planes(const std::uint8_t* pixels, std::int64_t width, std::int64_t height, std::int64_t left,
-                  std::int64_t top, const std::array<std::uint8_t, kChannels>& fill, const Normalizer& normalizer,
-                  const Planes& planes) {
+RowTarget Canvas::at(std::int64_t x, std::int64_t y) const {
+    if (type == PixelType::kUint8) return {{data + (y * width + x) * kChannels, nullptr, nullptr}, type, nullptr};
+    const std::int64_t item = type == PixelType::kFloat32 ? sizeof(float) : sizeof(std::uint16_t);
+    RowTarget target{{}, type, &normalizer->scaling};
     for (int channel = 0; channel < kChannels; ++channel) {
-        const std::array<float, 256>& table = normalizer.table[channel];
-        const float around = table[fill[channel]];
-        for (std::int64_t y = 0; y < planes.size; ++y) {
-            float* row = planes.row(channel, y);
-            if (y < top || y >= top + height) {
-                std::fill(row, row + planes.size, around);
-                continue;
-            }
-            const std::uint8_t* source = pixels + (y - top) * width * kChannels + channel;
-            std::fill(row, row + left, around);
-            for (std::int64_t x = 0; x < width; ++x) row[left + x] = table[source[x * kChannels]];
-            std::fill(row + left + width, row + planes.size, around);
+        target.channel[channel] = data + ((channel * height + y) * width + x) * item;
+    }
+    return target;
+}
+
+void write_row(const std::uint8_t* pixels, std::int64_t count, const Canvas& canvas, std::int64_t x, std::int64_t y) {
+    const RowTarget target = canvas.at(x, y);
+    if (canvas.type == PixelType::kUint8) {
+        std::memcpy(target.channel[0], pixels, static_cast<std::size_t>(count * kChannels));
+        return;
+    }
+    for (int channel = 0; channel < kChannels; ++channel) {
+        const auto look_up = [&](const auto& table, auto* out) {
+            for (std::int64_t i = 0; i < count; ++i) out[i] = table[pixels[i * kChannels + channel]];
+        };
+        if (canvas.type == PixelType::kFloat32) {
+            look_up(canvas.normalizer->table[channel], static_cast<float*>(target.channel[channel]));
+        } else {
+            look_up(canvas.normalizer->half_table[channel], static_cast<std::uint16_t*>(target.channel[channel]));
+        }
+    }
+}
+
+void fill_row(const std::array<std::uint8_t, kChannels>& colour, const Canvas& canvas, std::int64_t first,
+              std::int64_t last, std::int64_t y) {
+    const RowTarget target = canvas.at(first, y);
+    for (int channel = 0; channel < kChannels; ++channel) {
+        const std::uint8_t value = colour[channel];
+        if (canvas.type == PixelType::kFloat32) {
+            std::fill_n(static_cast<float*>(target.channel[channel]), last - first,
+                        canvas.normalizer->table[channel][value]);
+        } else {
+            std::fill_n(static_cast<std::uint16_t*>(target.channel[channel]), last - first,
+                        canvas.normalizer->half_table[channel][value]);
         }
     }
 }

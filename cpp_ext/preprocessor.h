@@ -3,12 +3,16 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "axis.h"
+#include "axis_cache.h"
 #include "geometry.h"
 #include "image_view.h"
+#include "kernels.h"
 #include "normalize.h"
+#include "resample.h"
 #include "thread_pool.h"
 
 namespace rar {
@@ -23,19 +27,34 @@ struct Settings {
 
 class Preprocessor {
 public:
-    Preprocessor(const Settings& settings, const Normalizer& normalizer, int threads);
+    // Null kernels are the scalar reference.
+    Preprocessor(const Settings& settings, const Normalizer& normalizer, const Kernels* kernels, int threads);
 
     std::int64_t size() const { return settings_.size; }
 
-    // Prepares each picture into its own size x size planes of `out`, float32 [n, 3, size, size].
+    // Prepares each picture into its own planes of `out`, [n, 3, size, size] of `type`, not kUint8.
     // Touches nothing of Python's; may run from many threads at once.
-    void run(const std::vector<ImageView>& images, float* out);
+    void run(const std::vector<ImageView>& images, std::uint8_t* out, PixelType type);
 
 private:
-    void prepare(const ImageView& image, const Planes& planes) const;
+    struct Plan {
+        Placement placement;
+        Order order;
+        std::shared_ptr<const AxisPlan> x;
+        std::shared_ptr<const AxisPlan> y;
+    };
+    struct Band;
+
+    Plan plan_for(const ImageView& image);
+    std::vector<Band> bands(const std::vector<ImageView>& images) const;
+    void prepare(const ImageView& image, std::int64_t first, std::int64_t last, const Canvas& canvas);
+    void resample(const ImageView& image, const Plan& plan, std::int64_t first, std::int64_t last,
+                  const Canvas& canvas);
 
     const Settings settings_;
     const Normalizer normalizer_;
+    const Kernels* const kernels_;
+    AxisCache axes_;
     ThreadPool pool_;
 };
 

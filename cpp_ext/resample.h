@@ -14,7 +14,9 @@ namespace rar {
 enum class Order { kHorizontalFirst, kVerticalFirst };
 Order pass_order(std::int64_t in_width, std::int64_t in_height, std::int64_t out_width, std::int64_t out_height);
 
-// The plain reference that every faster form is held against. Returns uint8 [y.size(), x.size(), 3].
-std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, Order order);
+// The plain reference that every faster form is held against. Returns rows [first, last) of the result, uint8
+// [last - first, x.size(), 3]; first < last.
+std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, std::int64_t first,
+                                          std::int64_t last, Order order);
 
 }  // namespace rar

@@ -36,15 +36,15 @@ std::vector<std::uint8_t> horizontal(const ImageView& image, const Axis& axis, s
     return result;
 }
 
-// Columns [first, last) of the picture, resized along y; the picture's row 0 is the axis' row `top`.
+// Output rows [first, last), resized along y; the picture's row 0 is the axis' row `top`.
 std::vector<std::uint8_t> vertical(const ImageView& image, const Axis& axis, std::int64_t top, std::int64_t first,
                                    std::int64_t last) {
-    std::vector<std::uint8_t> result(static_cast<std::size_t>((last - first) * axis.size() * kChannels));
+    std::vector<std::uint8_t> result(static_cast<std::size_t>((last - first) * image.width * kChannels));
     std::uint8_t* out = result.data();
-    for (std::int64_t i = 0; i < axis.size(); ++i) {
+    for (std::int64_t i = first; i < last; ++i) {
         const std::int64_t taps = axis.offsets[i + 1] - axis.offsets[i];
         const std::uint8_t* source = image.row(axis.starts[i] - top);
-        for (std::int64_t x = first * kChannels; x < last * kChannels; ++x) {
+        for (std::int64_t x = 0; x < image.width * kChannels; ++x) {
             *out++ = weigh(source + x, image.row_stride, &axis.weights[axis.offsets[i]], taps);
         }
     }
@@ -58,15 +58,17 @@ Order pass_order(std::int64_t in_width, std::int64_t in_height, std::int64_t out
     return shrunk > 0 && shrunk > (in_width - out_width) * 2 ? Order::kVerticalFirst : Order::kHorizontalFirst;
 }
 
-std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, Order order) {
+std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, std::int64_t first,
+                                          std::int64_t last, Order order) {
     if (order == Order::kHorizontalFirst) {
-        const auto rows = horizontal(image, x, y.source_first, y.source_last);
-        const ImageView between = view_of(rows, x.size(), y.source_last - y.source_first);
-        return vertical(between, y, y.source_first, 0, x.size());
+        const std::int64_t top = y.starts[first];
+        const std::int64_t bottom = y.starts[last - 1] + y.offsets[last] - y.offsets[last - 1];
+        const auto rows = horizontal(image, x, top, bottom);
+        return vertical(view_of(rows, x.size(), bottom - top), y, top, first, last);
     }
     // Whole rows between the passes: the weights of x then need no shift.
-    const auto rows = vertical(image, y, 0, 0, image.width);
-    return horizontal(view_of(rows, image.width, y.size()), x, 0, y.size());
+    const auto rows = vertical(image, y, 0, first, last);
+    return horizontal(view_of(rows, image.width, last - first), x, 0, last - first);
 }
 
 }  // namespace rar

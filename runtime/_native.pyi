@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 MAX_SIDE: int
 
+def simd_levels() -> list[str]: ...
+
 class Preprocessor:
     def __init__(
         self,
@@ -19,5 +21,6 @@ class Preprocessor:
         fit: str,
         fill: Sequence[int],
         threads: int,
+        simd: str,
     ) -> None: ...
-    def run(self, images: Sequence[npt.NDArray[np.uint8]], out: npt.NDArray[np.float32]) -> None: ...
+    def run(self, images: Sequence[npt.NDArray[np.uint8]], out: npt.NDArray[np.floating]) -> None: ...

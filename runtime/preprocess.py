@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,27 @@ from .errors import ImageError, InputError
 
 Filter: TypeAlias = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 Fit: TypeAlias = Literal["crop", "squash", "pad"]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Tensor: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 MAX_SIZE = 8192
 
 _KEYS = ("size", "mean", "std", "filter", "fit", "shortest_edge", "fill")
 _REQUIRED = ("size", "mean", "std")
+
+
+def native_features() -> dict[str, Any]:
+    """What the preprocessor runs on here.
+
+    Returns:
+        `simd`: the instruction set in use, the fastest there is or the one the environment variable `RAR_SIMD`
+        names (`scalar`, `avx2`, `avx512`, `neon`); `available`: all that this processor can run.
+
+    Raises:
+        InputError: `RAR_SIMD` names one that is not to be had here.
+    """
+    available = _native.simd_levels()
+    return {"simd": _simd_level() or available[-1], "available": available}
 
 
 class Preprocess:
@@ -89,6 +105,7 @@ class Preprocess:
                 fit=self._fit,
                 fill=self._fill,
                 threads=self._threads,
+                simd=_simd_level(),
             )
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -164,31 +181,47 @@ class Preprocess:
         settings = ", ".join(f"{key}={value!r}" for key, value in self.to_dict().items())
         return f"Preprocess({settings}, threads={self._threads})"
 
+    @overload
     def __call__(
-        self, images: Sequence[npt.NDArray[np.uint8]], out: npt.NDArray[np.float32] | None = None
-    ) -> npt.NDArray[np.float32]:
+        self,
+        images: Sequence[Pixels],
+        out: npt.NDArray[np.float32] | None = None,
+        *,
+        dtype: type[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]: ...
+    @overload
+    def __call__(
+        self, images: Sequence[Pixels], out: npt.NDArray[np.float16], *, dtype: type[np.float16] | None = None
+    ) -> npt.NDArray[np.float16]: ...
+    @overload
+    def __call__(
+        self, images: Sequence[Pixels], out: None = None, *, dtype: type[np.float16]
+    ) -> npt.NDArray[np.float16]: ...
+    def __call__(
+        self, images: Sequence[Pixels], out: Tensor | None = None, *, dtype: type[np.floating] | None = None
+    ) -> Tensor:
         """Prepares pictures of any sizes.
 
         Args:
             images: uint8 [H, W, 3] each, RGB. Views with packed rows, such as `image[y0:y1, x0:x1]`, are read
                 where they are; other strides are copied.
-            out: float32 [N, 3, size, size] to write to, C-contiguous; None for a new array.
+            out: float32 or float16 [N, 3, size, size] to write to, C-contiguous; None for a new array.
+            dtype: np.float32 or np.float16; None for `out`'s, else float32.
 
         Returns:
-            `out`: float32 [N, 3, size, size].
+            `out`: float32 or float16 [N, 3, size, size].
 
         Raises:
             ImageError: A picture is not uint8 [H, W, 3], is empty or has a side over 2**20. It is named.
-            InputError: `out` has the wrong shape or kind.
+            InputError: `out` or `dtype` is of the wrong shape or kind.
         """
         pictures = [_checked(image, f"picture {position}") for position, image in enumerate(images)]
-        shape = (len(pictures), 3, self._size, self._size)
-        target = np.empty(shape, np.float32) if out is None else _checked_output(out, shape)
+        target = _output(out, dtype, (len(pictures), 3, self._size, self._size))
         self._native.run(pictures, target)
         return target
 
 
-def _checked(image: object, name: str) -> npt.NDArray[np.uint8]:
+def _checked(image: object, name: str) -> Pixels:
     """The picture with the pixels of each row packed."""
     if not isinstance(image, np.ndarray):
         raise ImageError(f"{name}: a {type(image).__name__} is not a uint8 array [H, W, 3]; decode it first")
@@ -202,14 +235,23 @@ def _checked(image: object, name: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image)
 
 
-def _checked_output(out: object, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def _output(out: object, dtype: object, shape: tuple[int, ...]) -> Tensor:
+    """`out`, checked, or a new array."""
+    if dtype not in (None, np.float32, np.float16):
+        raise InputError(f"dtype must be np.float32 or np.float16, not {dtype!r}")
+    if out is None:
+        return np.empty(shape, np.float16 if dtype == np.float16 else np.float32)
     if not isinstance(out, np.ndarray):
         raise InputError(f"out must be an array, not a {type(out).__name__}")
-    if out.dtype != np.float32 or out.shape != shape:
-        raise InputError(f"out must be float32 {list(shape)}, not {out.dtype} {list(out.shape)}")
+    kinds = (np.float32, np.float16) if dtype is None else (dtype,)
+    if out.dtype not in kinds or not out.dtype.isnative or out.shape != shape:
+        raise InputError(
+            f"out must be {' or '.join(np.dtype(kind).name for kind in kinds)} {list(shape)}, "
+            f"not {out.dtype} {list(out.shape)}"
+        )
     if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
         raise InputError("out must be C-contiguous, aligned and writeable")
-    return out
+    return cast("Tensor", out)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> int:
@@ -236,6 +278,14 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     return value
+
+
+def _simd_level() -> str:
+    """What `RAR_SIMD` asks for; empty for the fastest."""
+    level = os.environ.get("RAR_SIMD", "")
+    if level and level not in _native.simd_levels():
+        raise InputError(f"RAR_SIMD={level} is not to be had here; there are {', '.join(_native.simd_levels())}")
+    return level
 
 
 def _cores() -> int:

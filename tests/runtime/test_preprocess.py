@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from rar.runtime.errors import ImageError, InputError
 from rar.runtime.preprocess import Preprocess
 
@@ -87,9 +88,7 @@ def expected(pixels: Pixels, pre: Preprocess) -> npt.NDArray[np.float32]:
 @example(height=2000, width=1999, size=1, name="bilinear", fit="squash", seed=0)
 @example(height=1, width=2000, size=32, name="bicubic", fit="pad", seed=0)
 @settings(deadline=None, max_examples=150)
-def test_equals_pillow_then_torchvision(
-    height: int, width: int, size: int, name: str, fit: str, seed: int
-) -> None:
+def test_equals_pillow_then_torchvision(height: int, width: int, size: int, name: str, fit: str, seed: int) -> None:
     pixels = picture(height, width, seed)
     pre = Preprocess(size, CLIP_MEAN, CLIP_STD, name, fit, fill=(1, 2, 250), threads=1)
     np.testing.assert_array_equal(pre([pixels])[0], expected(pixels, pre))
@@ -272,9 +271,7 @@ def test_settings_survive_json() -> None:
     assert again.threads == 2
 
 
-@pytest.mark.parametrize(
-    "bad", [{"size": 16}, {"size": 16, "mean": [0] * 3, "std": [1] * 3, "crop": 1}, [16], None]
-)
+@pytest.mark.parametrize("bad", [{"size": 16}, {"size": 16, "mean": [0] * 3, "std": [1] * 3, "crop": 1}, [16], None])
 def test_from_dict_refuses_missing_and_unknown_keys(bad: object) -> None:
     with pytest.raises(InputError):
         Preprocess.from_dict(bad)  # type: ignore[arg-type]
@@ -285,9 +282,7 @@ def test_from_dict_takes_only_the_required_keys() -> None:
     assert (pre.filter, pre.fit, pre.shortest_edge, pre.fill) == ("bicubic", "crop", 16, (0, 0, 0))
 
 
-@pytest.mark.parametrize(
-    "attribute", ["size", "mean", "std", "filter", "fit", "shortest_edge", "fill", "threads"]
-)
+@pytest.mark.parametrize("attribute", ["size", "mean", "std", "filter", "fit", "shortest_edge", "fill", "threads"])
 def test_attributes_are_read_only(attribute: str) -> None:
     with pytest.raises(AttributeError):
         setattr(Preprocess(16, CLIP_MEAN, CLIP_STD), attribute, 1)
