@@ -48,7 +48,7 @@ def encoder(bundle: Bundle, provider: str) -> dict[str, Any]:
         "precision": component.info["precision"],
         "scheme": component.info["scheme"]["visual"],
         "provider": provider,
-        "sha256": component.files["visual.onnx"].sha256,
+        "fingerprint": component.fingerprint,
     }
 
 

@@ -36,7 +36,7 @@ def export_onnx(
     Args:
         module: The module, in eval mode.
         example: An input of batch 2; batch 1 would be taken for a constant.
-        path: The `.onnx` to write, weights inside.
+        path: The `.onnx` to write; its weights go beside it.
         input_name: Name of the graph's input.
         output_name: Name of the graph's output.
         dynamic_length: Makes the second dimension dynamic too.
@@ -69,13 +69,27 @@ def export_onnx(
         exporter_log.setLevel(level)
     if program is None:
         raise ExportError(f"PyTorch exported nothing for {type(module).__name__}")
-    model = program.model_proto
+    # Through the file: a message of protobuf ends at 2 GB, and weights beside the graph do not count towards it.
+    program.save(str(path), external_data=True)
+    model = onnx.load(str(path), load_external_data=False)
     # The exporter leaves stale shapes on folded initializers; ONNX Runtime's quantizers refuse those.
     weights = {initializer.name for initializer in model.graph.initializer}
     kept = [info for info in model.graph.value_info if info.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
     onnx.save(model, str(path))
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a graph with its weights in `<name>.onnx.data`.
+
+    ONNX Runtime maps such a file; weights inside the graph would be held twice while it is opened.
+    """
+    import onnx
+
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # onnx appends to what is there
+    onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
 
 
 def convert(
@@ -96,16 +110,18 @@ def convert(
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     if precision == "fp32":
-        target.write_bytes(source.read_bytes())
+        save(onnx.load(str(source)), target)
         return "fp32"
     if precision == "fp16":
-        onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(target))
+        save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), target)
         return "fp16"
-    if _is_convolutional(onnx.load(str(source), load_external_data=False)):
+    convolutional = _is_convolutional(onnx.load(str(source), load_external_data=False))
+    if convolutional:
         _quantize_static(source, target, calibration)
-        return "int8 static"
-    _quantize_dynamic(source, target)
-    return "int8 dynamic"
+    else:
+        _quantize_dynamic(source, target)
+    save(onnx.load(str(target)), target)
+    return "int8 static" if convolutional else "int8 dynamic"
 
 
 def _is_convolutional(model: onnx.ModelProto) -> bool:

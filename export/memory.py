@@ -117,7 +117,7 @@ def build_memory(
     text_labels, texts = _embed_texts(clip, labels, descriptions)
     with bundles.stage(bundle.root, "memory") as staging:
         staging.info.update(
-            encoder=bundle.component("clip").files["visual.onnx"].sha256,
+            encoder=bundle.component("clip").fingerprint,
             classes=len(labels),
             dim=clip.dim,
             text_weight=weight,

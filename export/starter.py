@@ -38,13 +38,12 @@ _SHARPEN = 2.0
 _TEXT_SHARE = 0.01
 
 
-def export_starter(out: str | os.PathLike[str], precision: Precision = "int8", dim: str = "64") -> None:
+def export_starter(out: str | os.PathLike[str], precision: Precision = "int8") -> None:
     """Builds the starter bundle: encoder, and a memory of the 1,000 ImageNet names with their definitions.
 
     Args:
         out: The bundle's folder; must not hold an encoder yet.
         precision: Of the encoder.
-        dim: Of the memory's index; see `parse_dim`.
 
     Raises:
         ExportError: A package of the `starter` extra is missing, or the export fails.
@@ -52,7 +51,8 @@ def export_starter(out: str | os.PathLike[str], precision: Precision = "int8", d
     export_clip(load(), out, precision)
     names, definitions = imagenet_classes()
     descriptions = {name: [f"{name}: {text}"] for name, text in zip(names, definitions, strict=True)}
-    build_memory(Bundle.open(out), MemorySource(classes=names, descriptions=descriptions), dim, provider="cpu")
+    source = MemorySource(classes=names, descriptions=descriptions)
+    build_memory(Bundle.open(out), source, provider="cpu")
 
 
 def load() -> DualEncoder:

@@ -6,6 +6,7 @@ come alive when the manifest is replaced, so a reader or a crash sees the old bu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -43,6 +44,12 @@ class Component:
 
     files: Mapping[str, FileRecord]
     info: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any file does; what was made with the component keeps it to know its own."""
+        lines = (f"{name} {record.sha256}\n" for name, record in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass
@@ -106,6 +113,17 @@ class Bundle:
         if check and sha256(path) != record.sha256:
             raise BundleError(f"{path}: altered since it was exported (SHA-256 differs); copy the bundle again")
         return path
+
+    def graph(self, component: str, name: str) -> Path:
+        """Path of an ONNX graph; its hash and that of the weights beside it are checked.
+
+        Raises:
+            BundleError: The graph or its weights are missing, truncated or altered.
+        """
+        weights = f"{name}.data"
+        if weights in self.component(component).files:
+            self.file(component, weights)
+        return self.file(component, name)
 
     def read_json(self, component: str, name: str) -> Any:
         """A component's JSON file, hash checked.

@@ -53,7 +53,7 @@ class Clip:
             self.preprocess = Preprocess.from_dict(settings, threads=threads)
         except InputError as error:
             raise BundleError(f"{bundle.root}: clip/preprocess.json: {error}; export the encoder again") from error
-        self.visual: Session = OnnxSession(bundle.file("clip", "visual.onnx"), provider, threads)
+        self.visual: Session = OnnxSession(bundle.graph("clip", "visual.onnx"), provider, threads)
         self._bundle, self._threads = bundle, threads
 
     def embed_pixels(self, pixels: Floats) -> Floats:
@@ -83,5 +83,5 @@ class Clip:
     @cached_property
     def _text(self) -> tuple[Tokenizer, Session]:
         tokenizer = Tokenizer.open(self._bundle.file("clip", "tokenizer.json"), self._clean)
-        path = self._bundle.file("clip", "text.onnx")
+        path = self._bundle.graph("clip", "text.onnx")
         return tokenizer, OnnxSession(path, self.visual.provider, self._threads)

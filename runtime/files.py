@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
 
 
 def sha256(path: Path) -> str:

@@ -108,8 +108,7 @@ class Recognizer:
             raise InputError(f"threads={threads}; give 1 or more, or None for one a core")
         bundle = Bundle.open(path)
         info = bundle.component("memory").info
-        encoder = bundle.component("clip").files["visual.onnx"].sha256
-        if info.get("encoder") != encoder:
+        if info.get("encoder") != bundle.component("clip").fingerprint:
             raise BundleError(
                 f"{bundle.root}: the memory was made with another encoder; build it again with `rar-export memory`"
             )
