@@ -35,6 +35,7 @@ def load(model: str, pretrained: str | None) -> DualEncoder:
         ExportError: The model or its weights cannot be loaded, or use what the runtime has no form for.
     """
     import open_clip
+    import open_clip.transform
     import torch
 
     path = Path(model)
@@ -56,7 +57,7 @@ def load(model: str, pretrained: str | None) -> DualEncoder:
         ) from error
     network.eval()
     config = open_clip.get_model_preprocess_cfg(network)
-    transform = open_clip.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
+    transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
 
     def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
         return np.asarray(transform(image).numpy())

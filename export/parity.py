@@ -56,7 +56,7 @@ def compare_visual(
     """
     import torch
 
-    session = OnnxSession(graph, "cpu")
+    session = OnnxSession(graph, "cpu", fp16=precision == "fp16")
     source, exported = [], []
     for path in pictures:
         pixels = encoder.preprocess([load_image(path)])
@@ -74,7 +74,7 @@ def compare_text(encoder: DualEncoder, graph: Path, precision: Precision) -> dic
     """
     import torch
 
-    session = OnnxSession(graph, "cpu")
+    session = OnnxSession(graph, "cpu", fp16=precision == "fp16")
     tokenize = encoder.runtime_tokenizer()
     source, exported = [], []
     texts = sample_strings(64)

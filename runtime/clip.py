@@ -44,6 +44,7 @@ class Clip:
             self.dim = int(info["dim"])
             self.templates = [str(template) for template in info["templates"]]
             self._clean = str(info["clean"])
+            self._fp16 = info["precision"] == "fp16"
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"{bundle.root}: the encoder's entry in bundle.json lacks {error}; export it again"
@@ -53,7 +54,7 @@ class Clip:
             self.preprocess = Preprocess.from_dict(settings, threads=threads)
         except InputError as error:
             raise BundleError(f"{bundle.root}: clip/preprocess.json: {error}; export the encoder again") from error
-        self.visual: Session = OnnxSession(bundle.graph("clip", "visual.onnx"), provider, threads)
+        self.visual: Session = OnnxSession(bundle.graph("clip", "visual.onnx"), provider, threads, fp16=self._fp16)
         self._bundle, self._threads = bundle, threads
 
     def embed_pixels(self, pixels: Floats) -> Floats:
@@ -84,4 +85,4 @@ class Clip:
     def _text(self) -> tuple[Tokenizer, Session]:
         tokenizer = Tokenizer.open(self._bundle.file("clip", "tokenizer.json"), self._clean)
         path = self._bundle.graph("clip", "text.onnx")
-        return tokenizer, OnnxSession(path, self.visual.provider, self._threads)
+        return tokenizer, OnnxSession(path, self.visual.provider, self._threads, fp16=self._fp16)

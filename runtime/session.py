@@ -35,6 +35,7 @@ class OnnxSession:
         path: The `.onnx` file.
         provider: `cpu`, `cuda`, `tensorrt`, or `auto` for the first of tensorrt, cuda and cpu that really loads.
         threads: Threads within an operator; None leaves the choice to ONNX Runtime (one a core).
+        fp16: Whether the graph computes in fp16.
 
     Attributes:
         provider: The provider that really runs the graph (`cpu`, `cuda` or `tensorrt`).
@@ -45,7 +46,7 @@ class OnnxSession:
         InputError: An unknown provider.
     """
 
-    def __init__(self, path: Path, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: Path, provider: str = "auto", threads: int | None = None, *, fp16: bool = False) -> None:
         import onnxruntime as ort  # not at the top: the package must import where only the tools are wanted
 
         if provider != "auto" and provider not in PROVIDERS:
@@ -54,13 +55,17 @@ class OnnxSession:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
+        # It crashes on the casts that fp16 graphs need on a CPU (microsoft/onnxruntime#28392).
+        disabled = ["NchwcTransformer"] if fp16 else None
         available = ort.get_available_providers()
         wanted = [provider] if provider != "auto" else ["tensorrt", "cuda", "cpu"]
         for name in wanted:
             if PROVIDERS[name] not in available:
                 continue
             try:
-                session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[name]])
+                session = ort.InferenceSession(
+                    str(path), options, providers=[PROVIDERS[name]], disabled_optimizers=disabled
+                )
             except Exception as error:  # ONNX Runtime raises a family of unrelated types
                 if name == "cpu":
                     raise BundleError(f"{path}: ONNX Runtime cannot load it ({error}); export it again") from error
