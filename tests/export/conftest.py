@@ -1,0 +1,77 @@
+"""Tiny random models in the layouts that people have on disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def hugging_face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random transformers CLIP with OpenAI's own vocabulary, which open_clip ships."""
+    import torch
+    import transformers
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    vocabulary = {
+        {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(token, token): position
+        for token, position in SimpleTokenizer().encoder.items()
+    }
+    folder = tmp_path_factory.mktemp("hf-clip")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    with gzip.open(default_bpe()) as file:
+        merges = file.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    tokenizer = transformers.CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.save_pretrained(folder)
+    end = len(vocabulary) - 1
+    text = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 32, "patch_size": 8,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random transformers SigLIP with a small sentencepiece model trained on the spot."""
+    import sentencepiece
+    import torch
+    import transformers
+
+    from rar.export.parity import sample_strings
+
+    folder = tmp_path_factory.mktemp("hf-siglip")
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(text.lower().replace("\n", " ") for text in sample_strings(1000, seed=1)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(folder / "spiece"), vocab_size=200, model_type="unigram",
+        pad_id=-1, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", character_coverage=0.99,
+        normalization_rule_name="nmt_nfkc", minloglevel=2, num_threads=1,
+    )  # fmt: skip
+    tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=64)
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(
+        text_config={**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32},
+        vision_config={**shape, "image_size": 32, "patch_size": 8},
+    )
+    transformers.SiglipModel(config).save_pretrained(folder)
+    transformers.SiglipImageProcessor(
+        size={"height": 32, "width": 32}, resample=3, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
+    return folder
