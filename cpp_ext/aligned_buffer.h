@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <utility>
 
 namespace rar {
 
@@ -12,8 +13,8 @@ public:
     explicit AlignedBuffer(std::size_t size)
         : data_(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t{kLine}))) {}
     ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{kLine}); }
-    AlignedBuffer(const AlignedBuffer&) = delete;
-    AlignedBuffer& operator=(const AlignedBuffer&) = delete;
+    AlignedBuffer(AlignedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+    AlignedBuffer& operator=(AlignedBuffer&&) = delete;
 
     std::uint8_t* data() const { return data_; }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 namespace rar {
 namespace {
@@ -65,6 +66,35 @@ std::int32_t to_fixed(double weight) {
     return static_cast<std::int32_t>((weight < 0 ? -0.5 : 0.5) + weight * (1 << kPrecisionBits));
 }
 
+// Collects an axis, output pixel by output pixel.
+class AxisBuilder {
+public:
+    explicit AxisBuilder(std::int64_t count) {
+        axis_.starts.reserve(static_cast<std::size_t>(count));
+        axis_.offsets.reserve(static_cast<std::size_t>(count) + 1);
+        axis_.offsets.push_back(0);
+    }
+
+    // `weights` of source pixels from `begin` on, scaled to a sum of one.
+    void add(std::int64_t begin, const std::vector<double>& weights) {
+        double total = 0.0;
+        for (const double weight : weights) total += weight;
+        for (const double weight : weights) {
+            axis_.weights.push_back(to_fixed(total != 0.0 ? weight / total : weight));
+        }
+        const std::int64_t end = begin + static_cast<std::int64_t>(weights.size());
+        axis_.source_first = axis_.starts.empty() ? begin : std::min(axis_.source_first, begin);
+        axis_.source_last = std::max(axis_.source_last, end);
+        axis_.starts.push_back(static_cast<std::int32_t>(begin));
+        axis_.offsets.push_back(static_cast<std::int64_t>(axis_.weights.size()));
+    }
+
+    Axis take() { return std::move(axis_); }
+
+private:
+    Axis axis_;
+};
+
 }  // namespace
 
 Filter parse_filter(const std::string& name) {
@@ -77,46 +107,70 @@ Filter parse_filter(const std::string& name) {
 }
 
 Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int64_t count, Filter filter) {
+    AxisBuilder builder(count);
+    if (in == out) {  // Pillow leaves out a pass that would change nothing
+        for (std::int64_t i = first; i < first + count; ++i) builder.add(i, {1.0});
+        return builder.take();
+    }
     const Kernel kernel = kernel_of(filter);
     const double scale = static_cast<double>(in) / static_cast<double>(out);
     const double stretch = std::max(scale, 1.0);  // when shrinking, the filter grows with the step: antialiasing
     const double support = kernel.support * stretch;
     const double inverse = 1.0 / stretch;
-
-    Axis axis;
-    axis.starts.reserve(static_cast<std::size_t>(count));
-    axis.offsets.reserve(static_cast<std::size_t>(count) + 1);
-    axis.offsets.push_back(0);
-    axis.source_first = in;
-    if (in == out) {  // Pillow leaves out a pass that would change nothing
-        for (std::int64_t i = first; i < first + count; ++i) {
-            axis.starts.push_back(static_cast<std::int32_t>(i));
-            axis.weights.push_back(1 << kPrecisionBits);
-            axis.offsets.push_back(i - first + 1);
-        }
-        axis.source_first = first;
-        axis.source_last = first + count;
-        return axis;
-    }
-    std::vector<double> window;
+    std::vector<double> weights;
     for (std::int64_t i = first; i < first + count; ++i) {
         const double center = (static_cast<double>(i) + 0.5) * scale;
         const auto begin = std::max<std::int64_t>(static_cast<std::int64_t>(center - support + 0.5), 0);
         const auto end = std::min<std::int64_t>(static_cast<std::int64_t>(center + support + 0.5), in);
-        window.clear();
-        double total = 0.0;
-        for (std::int64_t x = 0; x < end - begin; ++x) {
-            const double weight = kernel.weight((static_cast<double>(x + begin) - center + 0.5) * inverse);
-            window.push_back(weight);
-            total += weight;
+        weights.clear();
+        for (std::int64_t x = begin; x < end; ++x) {
+            weights.push_back(kernel.weight((static_cast<double>(x) - center + 0.5) * inverse));
         }
-        for (const double weight : window) axis.weights.push_back(to_fixed(total != 0.0 ? weight / total : weight));
-        axis.starts.push_back(static_cast<std::int32_t>(begin));
-        axis.offsets.push_back(static_cast<std::int64_t>(axis.weights.size()));
-        axis.source_first = std::min(axis.source_first, begin);
-        axis.source_last = std::max(axis.source_last, end);
+        builder.add(begin, weights);
     }
-    return axis;
+    return builder.take();
+}
+
+Axis mean_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::int64_t count) {
+    AxisBuilder builder(count);
+    std::vector<double> weights;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t begin = first + i * step;
+        const std::int64_t from = std::clamp<std::int64_t>(begin, 0, in - 1);
+        const std::int64_t to = std::clamp<std::int64_t>(begin + step - 1, 0, in - 1);
+        weights.assign(static_cast<std::size_t>(to - from + 1), 0.0);
+        for (std::int64_t x = begin; x < begin + step; ++x) {
+            weights[static_cast<std::size_t>(std::clamp(x, from, to) - from)] += 1.0;
+        }
+        builder.add(from, weights);
+    }
+    return builder.take();
+}
+
+Axis gaussian_axis(std::int64_t first, std::int64_t count, std::int64_t step, std::int64_t reach, double sigma,
+                   double support) {
+    struct Window {
+        std::int64_t begin;  // in samples from the pixel's own
+        std::vector<double> weights;
+    };
+    std::vector<Window> windows;  // by the pixel's place in its sample
+    for (std::int64_t phase = 0; phase < step; ++phase) {
+        Window window{reach, {}};
+        for (std::int64_t sample = -reach; sample <= reach; ++sample) {
+            const double middle = static_cast<double>(sample * step) + 0.5 * static_cast<double>(step - 1);
+            const double distance = middle - static_cast<double>(phase);
+            if (std::fabs(distance) > support) continue;
+            window.begin = std::min(window.begin, sample);
+            window.weights.push_back(std::exp(-0.5 * (distance / sigma) * (distance / sigma)));
+        }
+        windows.push_back(std::move(window));
+    }
+    AxisBuilder builder(count);
+    for (std::int64_t i = first; i < first + count; ++i) {
+        const Window& window = windows[static_cast<std::size_t>(i % step)];
+        builder.add(i / step - first / step + reach + window.begin, window.weights);
+    }
+    return builder.take();
 }
 
 }  // namespace rar

@@ -1,7 +1,5 @@
 #include "axis_cache.h"
 
-#include <utility>
-
 namespace rar {
 namespace {
 
@@ -21,14 +19,7 @@ std::shared_ptr<const AxisPlan> AxisCache::get(std::int64_t in, std::int64_t out
         }
     }
     // Computed outside the lock: two threads may do it twice, but none waits for another's picture.
-    const auto plan = std::make_shared<AxisPlan>();
-    Axis axis = resize_axis(in, out, first, count, filter_);
-    plan->bytes = (axis.weights.size() + 4 * axis.starts.size()) * sizeof(std::int32_t);
-    if (kernels_ != nullptr) {
-        plan->packed.emplace(axis, *kernels_);
-    } else {
-        plan->plain.emplace(std::move(axis));
-    }
+    const auto plan = std::make_shared<const AxisPlan>(resize_axis(in, out, first, count, filter_), kernels_);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (plan->bytes <= kBudget && index_.find(key) == index_.end()) {
         entries_.emplace_front(key, plan);

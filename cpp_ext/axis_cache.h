@@ -1,26 +1,20 @@
 // The weights of resizes, kept for the next picture of the same size.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <tuple>
+#include <utility>
 
 #include "axis.h"
 #include "kernels.h"
-#include "packed_axis.h"
+#include "resample.h"
 
 namespace rar {
-
-// An axis in the one form its instruction set reads.
-struct AxisPlan {
-    std::optional<Axis> plain;         // scalar
-    std::optional<PackedAxis> packed;  // everything else
-    std::size_t bytes = 0;
-};
 
 // The plans used last, within a budget. Weights take longer to compute than a small picture takes to resize.
 class AxisCache {

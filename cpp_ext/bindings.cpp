@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <stdexcept>
+#include <array>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
 #include "preprocessor.h"
@@ -56,11 +59,63 @@ void run(rar::Preprocessor& preprocessor, const std::vector<py::array>& images, 
     preprocessor.run(views, target, type);
 }
 
+rar::Rect rect_of(const std::array<std::int64_t, 4>& edges) { return {edges[0], edges[1], edges[2], edges[3]}; }
+
+bool holds(const rar::Rect& outer, const rar::Rect& inner) {
+    return inner.x0 >= outer.x0 && inner.y0 >= outer.y0 && inner.x1 <= outer.x1 && inner.y1 <= outer.y1 &&
+           inner.width() > 0 && inner.height() > 0;
+}
+
+rar::MaskView mask_of(const py::array& mask, const rar::ImageView& frame, const std::string& name) {
+    if (!mask.dtype().is(py::dtype::of<std::uint8_t>()) || mask.ndim() != 2 || mask.shape(0) != frame.height ||
+        mask.shape(1) != frame.width || mask.strides(1) != 1) {
+        throw py::value_error(name + " has a mask that is not uint8 of the picture's size with packed rows");
+    }
+    return {static_cast<const std::uint8_t*>(mask.data()), mask.strides(0)};
+}
+
+using Edges = std::array<std::int64_t, 4>;
+
+void run_regions(rar::Preprocessor& preprocessor, const py::array& image, const std::vector<Edges>& boxes,
+                 const std::vector<Edges>& around, const std::vector<double>& sigmas,
+                 const std::optional<std::vector<py::array>>& masks, const std::string& surround,
+                 const std::string& method, const std::array<std::uint8_t, kChannels>& colour, double feather,
+                 const std::string& fit, py::array& out) {
+    const rar::PixelType type = check_output(out, boxes.size(), preprocessor.size());
+    auto* const target = static_cast<std::uint8_t*>(out.mutable_data());
+    const rar::ImageView frame = view_of(image, 0);
+    const rar::RegionStyle style{rar::parse_surround(surround), rar::parse_method(method), colour, feather};
+    const rar::Fit region_fit = rar::parse_fit(fit);
+    if (around.size() != boxes.size() || sigmas.size() != boxes.size() || (masks && masks->size() != boxes.size())) {
+        throw py::value_error("not as many boxes as rectangles around them, deviations or masks");
+    }
+    if (!(feather >= 0 && feather <= rar::kMaxSigma)) throw py::value_error("feather is out of range");
+    constexpr std::int64_t kFar = 2 * rar::kMaxSide;
+    std::vector<rar::Region> regions;
+    for (std::size_t i = 0; i < boxes.size(); ++i) {
+        const std::string name = "region " + std::to_string(i);
+        rar::Region region{rect_of(boxes[i]), rect_of(around[i]), sigmas[i], std::nullopt};
+        if (!holds({0, 0, frame.width, frame.height}, region.box)) throw py::value_error(name + " leaves the picture");
+        if (!holds({-kFar, -kFar, kFar, kFar}, region.around) || !holds(region.around, region.box) ||
+            region.around.width() > rar::kMaxSide || region.around.height() > rar::kMaxSide) {
+            throw py::value_error(name + " has an impossible rectangle around it");
+        }
+        if (!(sigmas[i] >= 0 && sigmas[i] <= rar::kMaxSigma)) {
+            throw py::value_error(name + " has a deviation out of range");
+        }
+        if (masks) region.mask = mask_of((*masks)[i], frame, name);
+        regions.push_back(region);
+    }
+    const py::gil_scoped_release release;
+    preprocessor.run_regions(frame, regions, style, region_fit, target, type);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
     module.doc() = "The picture preparation of rar.runtime in C++; use rar.runtime.Preprocess.";
     module.attr("MAX_SIDE") = rar::kMaxSide;
+    module.attr("MAX_SIGMA") = rar::kMaxSigma;
     module.def("simd_levels", &rar::simd_levels);
     py::class_<rar::Preprocessor>(module, "Preprocessor")
         .def(py::init([](std::int64_t size, std::int64_t shortest_edge, const std::array<double, kChannels>& mean,
@@ -74,5 +129,8 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
              py::kw_only(), py::arg("size"), py::arg("shortest_edge"), py::arg("mean"), py::arg("std"),
              py::arg("filter"), py::arg("fit"), py::arg("fill"), py::arg("threads"),
              py::arg("simd"))
-        .def("run", &run, py::arg("images"), py::arg("out"));
+        .def("run", &run, py::arg("images"), py::arg("out"))
+        .def("run_regions", &run_regions, py::kw_only(), py::arg("image"), py::arg("boxes"), py::arg("around"),
+             py::arg("sigmas"), py::arg("masks"), py::arg("surround"), py::arg("method"), py::arg("colour"),
+             py::arg("feather"), py::arg("fit"), py::arg("out"));
 }

@@ -44,6 +44,18 @@ struct RowTarget {
     const Scaling* scaling;  // not for uint8
 };
 
+// One pass of a box filter of fractional radius, in 24-bit fixed point: whole pixels up to `radius` away weigh
+// `inner`, the next one on either side `outer`.
+struct BoxWeights {
+    std::int64_t radius;
+    std::uint32_t inner;
+    std::uint32_t outer;
+};
+
+// Runs it along kLines lines of `count` positions, which lie side by side: [position][line].
+constexpr int kLines = 64;
+using BoxPass = void (*)(const std::uint8_t* in, std::uint8_t* out, std::int64_t count, const BoxWeights& weights);
+
 struct Kernels {
     const char* name;
     int lanes;  // source rows in a strip, a multiple of kRowsPerGroup
@@ -63,6 +75,8 @@ struct Kernels {
     // Sums `count` row groups of padded width `width` along y and writes the first `kept` columns.
     void (*vertical)(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words,
                      std::int64_t width, std::int64_t kept, const RowTarget& target);
+
+    BoxPass box_pass;
 };
 
 // Null where the compiler's target has no such instructions.

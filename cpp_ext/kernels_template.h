@@ -87,4 +87,7 @@ void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* st
     }
 }
 
-const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kWords, Isa::pack_weights, turn, horizontal, vertical};
+#include "box_pass_template.h"
+
+const Kernels kKernels{Isa::kName, Isa::kLanes,  Isa::kWords, Isa::pack_weights,
+                       turn,       horizontal, vertical,    box_pass_lines};

@@ -1,9 +1,9 @@
 #include "preprocessor.h"
 
 #include <algorithm>
-
-#include "aligned_buffer.h"
-#include "resample_fused.h"
+#include <cstring>
+#include <map>
+#include <utility>
 
 namespace rar {
 namespace {
@@ -27,16 +27,56 @@ Preprocessor::Preprocessor(const Settings& settings, const Normalizer& normalize
       axes_(kernels, settings.filter),
       pool_(threads) {}
 
-void Preprocessor::run(const std::vector<ImageView>& images, std::uint8_t* out, PixelType type) {
+Canvas Preprocessor::canvas(std::uint8_t* out, PixelType type, std::size_t index) const {
     const std::int64_t item = type == PixelType::kFloat32 ? sizeof(float) : sizeof(std::uint16_t);
     const std::int64_t bytes = kChannels * settings_.size * settings_.size * item;
+    return {out + static_cast<std::int64_t>(index) * bytes, settings_.size, settings_.size, type, &normalizer_};
+}
+
+void Preprocessor::run(const std::vector<ImageView>& images, std::uint8_t* out, PixelType type) {
     const std::vector<Band> tasks = bands(images);
     pool_.run(tasks.size(), [&](std::size_t i) {
         const Band& band = tasks[i];
-        const Canvas canvas{out + static_cast<std::int64_t>(band.image) * bytes, settings_.size, settings_.size, type,
-                            &normalizer_};
-        prepare(images[band.image], band.first, band.last, canvas);
+        prepare(images[band.image], settings_.fit, band.first, band.last, canvas(out, type, band.image));
     });
+}
+
+void Preprocessor::run_regions(const ImageView& frame, const std::vector<Region>& regions, const RegionStyle& style,
+                               Fit fit, std::uint8_t* out, PixelType type) {
+    const auto shared = blur_shared(frame, regions, style);
+    pool_.run(regions.size(), [&](std::size_t i) {
+        const Raster pixels = compose(kernels_, frame, regions[i], style, shared[i].get());
+        prepare(pixels.view(), fit, 0, settings_.size, canvas(out, type, i));
+    });
+}
+
+std::vector<std::shared_ptr<const SharedBlur>> Preprocessor::blur_shared(const ImageView& frame,
+                                                                         const std::vector<Region>& regions,
+                                                                         const RegionStyle& style) {
+    std::vector<std::shared_ptr<const SharedBlur>> result(regions.size());
+    const auto parts = shared_parts(regions, style, {0, 0, frame.width, frame.height});
+    std::map<double, std::shared_ptr<const SharedBlur>> by_sigma;
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+        if (!parts[i]) continue;
+        auto& blurred = by_sigma[regions[i].sigma];
+        if (!blurred) {
+            const Rect part = *parts[i];
+            auto made = std::make_shared<SharedBlur>(SharedBlur{part, Raster(part.width(), part.height())});
+            const std::int64_t bands = std::min<std::int64_t>(pool_.threads(), part.height());
+            pool_.run(static_cast<std::size_t>(bands), [&](std::size_t band) {
+                const auto index = static_cast<std::int64_t>(band);
+                const std::int64_t first = part.height() * index / bands;
+                const std::int64_t last = part.height() * (index + 1) / bands;
+                const Rect rows{part.x0, part.y0 + first, part.x1, part.y0 + last};
+                const Raster strip = blur(kernels_, frame, rows, regions[i].sigma, style.method);
+                std::memcpy(made->pixels.row(first), strip.row(0),
+                            static_cast<std::size_t>((last - first) * part.width() * kChannels));
+            });
+            blurred = std::move(made);
+        }
+        result[i] = blurred;
+    }
+    return result;
 }
 
 // One task a picture, unless that leaves threads idle and the picture is large.
@@ -53,16 +93,17 @@ std::vector<Preprocessor::Band> Preprocessor::bands(const std::vector<ImageView>
     return result;
 }
 
-Preprocessor::Plan Preprocessor::plan_for(const ImageView& image) {
+Preprocessor::Plan Preprocessor::plan_for(const ImageView& image, Fit fit) {
     const Placement placement =
-        place(image.width, image.height, settings_.size, settings_.shortest_edge, settings_.fit);
+        place(image.width, image.height, settings_.size, settings_.shortest_edge, fit);
     const auto axis = [this](const Span& span) { return axes_.get(span.in, span.out, span.first, span.count); };
     return {placement, pass_order(image.width, image.height, placement.x.out, placement.y.out), axis(placement.x),
             axis(placement.y)};
 }
 
-void Preprocessor::prepare(const ImageView& image, std::int64_t first, std::int64_t last, const Canvas& canvas) {
-    const Plan plan = plan_for(image);
+void Preprocessor::prepare(const ImageView& image, Fit fit, std::int64_t first, std::int64_t last,
+                           const Canvas& canvas) {
+    const Plan plan = plan_for(image, fit);
     const std::int64_t top = plan.placement.y.offset;
     const std::int64_t bottom = top + plan.placement.y.count;
     const std::int64_t left = plan.placement.x.offset;
@@ -74,38 +115,7 @@ void Preprocessor::prepare(const ImageView& image, std::int64_t first, std::int6
     }
     const std::int64_t begin = std::max(first, top) - top;
     const std::int64_t end = std::min(last, bottom) - top;
-    if (begin < end) resample(image, plan, begin, end, canvas);
-}
-
-void Preprocessor::resample(const ImageView& image, const Plan& plan, std::int64_t first, std::int64_t last,
-                            const Canvas& canvas) {
-    const std::int64_t left = plan.placement.x.offset;
-    const std::int64_t top = plan.placement.y.offset;
-    if (kernels_ == nullptr) {
-        const Axis& x = *plan.x->plain;
-        const std::vector<std::uint8_t> pixels = resample_scalar(image, x, *plan.y->plain, first, last, plan.order);
-        for (std::int64_t y = first; y < last; ++y) {
-            write_row(pixels.data() + (y - first) * x.size() * kChannels, x.size(), canvas, left, top + y);
-        }
-        return;
-    }
-    const PackedAxis& x = *plan.x->packed;
-    const PackedAxis& y = *plan.y->packed;
-    if (plan.order == Order::kHorizontalFirst) {
-        resample_fused(*kernels_, image, x, y, first, last, canvas, left, top);
-        return;
-    }
-    // Vertical first: the same two passes over a first one that changes nothing along x, then over a second
-    // that changes nothing along y. Tall pictures are too rare for kernels of their own.
-    const std::int64_t rows = last - first;
-    const std::int64_t width = x.source_last() - x.source_first();
-    const AlignedBuffer between(static_cast<std::size_t>(rows * width * kChannels));
-    const ImageView source{image.row(0) + x.source_first() * kChannels, width, image.height, image.row_stride};
-    const Canvas squeezed{between.data(), width, rows, PixelType::kUint8, nullptr};
-    resample_fused(*kernels_, source, *axes_.get(width, width, 0, width)->packed, y, first, last, squeezed, 0, -first);
-    const ImageView squeezed_view{between.data() - x.source_first() * kChannels, width, rows, width * kChannels};
-    resample_fused(*kernels_, squeezed_view, x, *axes_.get(rows, rows, 0, rows)->packed, 0, rows, canvas, left,
-                   top + first);
+    if (begin < end) resample(kernels_, image, *plan.x, *plan.y, plan.order, begin, end, canvas, left, top);
 }
 
 }  // namespace rar

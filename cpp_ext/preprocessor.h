@@ -12,6 +12,7 @@
 #include "image_view.h"
 #include "kernels.h"
 #include "normalize.h"
+#include "regions.h"
 #include "resample.h"
 #include "thread_pool.h"
 
@@ -36,6 +37,10 @@ public:
     // Touches nothing of Python's; may run from many threads at once.
     void run(const std::vector<ImageView>& images, std::uint8_t* out, PixelType type);
 
+    // The same for regions of one frame, which take their own fit.
+    void run_regions(const ImageView& frame, const std::vector<Region>& regions, const RegionStyle& style, Fit fit,
+                     std::uint8_t* out, PixelType type);
+
 private:
     struct Plan {
         Placement placement;
@@ -45,11 +50,13 @@ private:
     };
     struct Band;
 
-    Plan plan_for(const ImageView& image);
+    Plan plan_for(const ImageView& image, Fit fit);
+    Canvas canvas(std::uint8_t* out, PixelType type, std::size_t index) const;
     std::vector<Band> bands(const std::vector<ImageView>& images) const;
-    void prepare(const ImageView& image, std::int64_t first, std::int64_t last, const Canvas& canvas);
-    void resample(const ImageView& image, const Plan& plan, std::int64_t first, std::int64_t last,
-                  const Canvas& canvas);
+    std::vector<std::shared_ptr<const SharedBlur>> blur_shared(const ImageView& frame,
+                                                               const std::vector<Region>& regions,
+                                                               const RegionStyle& style);
+    void prepare(const ImageView& image, Fit fit, std::int64_t first, std::int64_t last, const Canvas& canvas);
 
     const Settings settings_;
     const Normalizer normalizer_;

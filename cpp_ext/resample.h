@@ -1,11 +1,15 @@
 // Pillow's two-pass resampling of 8-bit pictures, bit for bit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <optional>
 
 #include "axis.h"
 #include "image_view.h"
+#include "kernels.h"
+#include "normalize.h"
+#include "packed_axis.h"
 
 namespace rar {
 
@@ -14,9 +18,18 @@ namespace rar {
 enum class Order { kHorizontalFirst, kVerticalFirst };
 Order pass_order(std::int64_t in_width, std::int64_t in_height, std::int64_t out_width, std::int64_t out_height);
 
-// The plain reference that every faster form is held against. Returns rows [first, last) of the result, uint8
-// [last - first, x.size(), 3]; first < last.
-std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, std::int64_t first,
-                                          std::int64_t last, Order order);
+// An axis in the one form its instruction set reads.
+struct AxisPlan {
+    AxisPlan(Axis axis, const Kernels* kernels);
+
+    std::size_t bytes;                 // about what it occupies
+    std::optional<Axis> plain;         // scalar: no kernels
+    std::optional<PackedAxis> packed;  // everything else
+};
+
+// Writes output rows [first, last) to the canvas, the axes' pixel (0, 0) at (left, top). Null kernels are the
+// scalar reference.
+void resample(const Kernels* kernels, const ImageView& image, const AxisPlan& x, const AxisPlan& y, Order order,
+              std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top);
 
 }  // namespace rar

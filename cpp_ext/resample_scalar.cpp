@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "resample_scalar.h"
 
-#include "resample.h"
+#include <algorithm>
 
 namespace rar {
 namespace {
@@ -52,11 +52,6 @@ std::vector<std::uint8_t> vertical(const ImageView& image, const Axis& axis, std
 }
 
 }  // namespace
-
-Order pass_order(std::int64_t in_width, std::int64_t in_height, std::int64_t out_width, std::int64_t out_height) {
-    const std::int64_t shrunk = in_height - out_height;
-    return shrunk > 0 && shrunk > (in_width - out_width) * 2 ? Order::kVerticalFirst : Order::kHorizontalFirst;
-}
 
 std::vector<std::uint8_t> resample_scalar(const ImageView& image, const Axis& x, const Axis& y, std::int64_t first,
                                           std::int64_t last, Order order) {

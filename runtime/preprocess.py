@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from . import _native
 from .errors import ImageError, InputError
+from .regions import Blur, Boxes, Growth, check_area, grown, pixel_boxes
 
 Filter: TypeAlias = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 Fit: TypeAlias = Literal["crop", "squash", "pad"]
@@ -92,8 +93,7 @@ class Preprocess:
         self._shortest_edge = (
             self._size if shortest_edge is None else _integer("shortest_edge", shortest_edge, 1, MAX_SIZE)
         )
-        values = [_integer("fill", value, 0, 255) for value in _sequence("fill", fill)]
-        self._fill = (values[0], values[1], values[2])
+        self._fill = _colour("fill", fill)
         self._threads = _cores() if threads is None else _integer("threads", threads, 1, 1024)
         try:
             self._native = _native.Preprocessor(
@@ -220,6 +220,113 @@ class Preprocess:
         self._native.run(pictures, target)
         return target
 
+    @overload
+    def regions(
+        self,
+        image: Pixels,
+        boxes: Boxes,
+        grow: Growth = 1.5,
+        blur: Blur | float | None = ...,
+        *,
+        square: bool = False,
+        border: str = "clip",
+        paint: Sequence[int] | None = None,
+        feather: float = 0.0,
+        masks: Sequence[npt.NDArray[np.generic]] | None = None,
+        fit: str = "squash",
+        out: npt.NDArray[np.float32] | None = None,
+        dtype: type[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]: ...
+    @overload
+    def regions(
+        self,
+        image: Pixels,
+        boxes: Boxes,
+        grow: Growth = 1.5,
+        blur: Blur | float | None = ...,
+        *,
+        square: bool = False,
+        border: str = "clip",
+        paint: Sequence[int] | None = None,
+        feather: float = 0.0,
+        masks: Sequence[npt.NDArray[np.generic]] | None = None,
+        fit: str = "squash",
+        out: npt.NDArray[np.float16] | None = None,
+        dtype: type[np.float16],
+    ) -> npt.NDArray[np.float16]: ...
+    def regions(
+        self,
+        image: Pixels,
+        boxes: Boxes,
+        grow: Growth = 1.5,
+        blur: Blur | float | None = Blur(),  # noqa: B008  # frozen
+        *,
+        square: bool = False,
+        border: str = "clip",
+        paint: Sequence[int] | None = None,
+        feather: float = 0.0,
+        masks: Sequence[npt.NDArray[np.generic]] | None = None,
+        fit: str = "squash",
+        out: Tensor | None = None,
+        dtype: type[np.floating] | None = None,
+    ) -> Tensor:
+        """Prepares objects of one frame: each box sharp, what is around it blurred.
+
+        A box covers every pixel it touches, grows around its middle, and the rectangle is then prepared like a
+        picture. `rar.runtime.regions.box_problems` tells beforehand which boxes cannot be used.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            boxes: [M, 4] numbers: x0, y0, x1, y1 in pixels, edges at x1 and y1 outside. They may reach over the
+                picture's border.
+            grow: Factor on the box's sides, 1 to 16. Or (limit, factor) pairs for objects of different size,
+                such as [(32, 3.0), (96, 2.0), (inf, 1.5)]: the first counts whose limit is not below the root
+                of the box's area.
+            blur: A `Blur`, or its radius as a share of the box's longer side; None leaves everything sharp.
+            square: Grows the shorter side up to the longer one, so that squashing distorts nothing.
+            border: Of the picture: `clip` cuts regions off there, `reflect` mirrors the picture.
+            paint: RGB to paint over what is outside the box, instead of blurring it.
+            feather: Deviation in pixels of a Gaussian that softens the sharp part's edge.
+            masks: One a box, [H, W], not zero where the object is: sharp instead of the whole box.
+            fit: How a region becomes square; see the class. `crop` would cut off the ends of long boxes.
+            out: float32 or float16 [M, 3, size, size] to write to; None for a new array.
+            dtype: np.float32 or np.float16; None for `out`'s, else float32.
+
+        Returns:
+            `out`: float32 or float16 [M, 3, size, size].
+
+        Raises:
+            ImageError: The picture, or a box, its region or its mask cannot be used. The box is named.
+            InputError: A setting, `out` or `dtype` is of the wrong kind or out of range.
+        """
+        frame = _checked(image, "picture")
+        height, width, _ = frame.shape
+        sharp = pixel_boxes(boxes, width, height)
+        clip = _choice("border", border, ("clip", "reflect")) == "clip"
+        around = [grown(box, grow, width, height, square, clip) for box in sharp]
+        for position, rectangle in enumerate(around):
+            check_area(position, rectangle)
+        style = Blur(radius=blur) if isinstance(blur, (int, float)) else blur
+        if style is not None and not isinstance(style, Blur):
+            raise InputError(f"blur must be a Blur, a number or None, not {blur!r}")
+        colour = (0, 0, 0) if paint is None else _colour("paint", paint)
+        surround = "paint" if paint is not None else "keep" if style is None else "blur"
+        target = _output(out, dtype, (len(sharp), 3, self._size, self._size))
+        self._native.run_regions(
+            image=frame,
+            boxes=sharp,
+            around=around,
+            sigmas=[0.0 if style is None else style.sigma(box) for box in sharp],
+            masks=None if masks is None else _checked_masks(masks, len(sharp), (height, width)),
+            surround=surround,
+            method="gaussian" if style is None else style.method,
+            colour=colour,
+            feather=_number("feather", feather, 0.0, _native.MAX_SIGMA),
+            fit=_choice("fit", fit, get_args(Fit)),
+            out=target,
+        )
+        return target
+
 
 def _checked(image: object, name: str) -> Pixels:
     """The picture with the pixels of each row packed."""
@@ -235,12 +342,25 @@ def _checked(image: object, name: str) -> Pixels:
     return np.ascontiguousarray(image)
 
 
+def _checked_masks(
+    masks: Sequence[npt.NDArray[np.generic]], count: int, shape: tuple[int, int]
+) -> list[npt.NDArray[np.uint8]]:
+    if len(masks) != count:
+        raise InputError(f"{len(masks)} masks for {count} boxes")
+    result = []
+    for position, mask in enumerate(masks):
+        if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8) or mask.shape != shape:
+            raise ImageError(f"region {position}: the mask must be bool or uint8 {list(shape)}")
+        result.append(np.ascontiguousarray(mask).view(np.uint8))
+    return result
+
+
 def _output(out: object, dtype: object, shape: tuple[int, ...]) -> Tensor:
     """`out`, checked, or a new array."""
     if dtype not in (None, np.float32, np.float16):
         raise InputError(f"dtype must be np.float32 or np.float16, not {dtype!r}")
     if out is None:
-        return np.empty(shape, np.float16 if dtype == np.float16 else np.float32)
+        return np.empty(shape, np.float16) if dtype == np.float16 else np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray):
         raise InputError(f"out must be an array, not a {type(out).__name__}")
     kinds = (np.float32, np.float16) if dtype is None else (dtype,)
@@ -272,6 +392,17 @@ def _triple(name: str, values: object) -> tuple[float, float, float]:
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be three numbers, not {values!r}") from error
     return first, second, third
+
+
+def _colour(name: str, values: object) -> tuple[int, int, int]:
+    red, green, blue = (_integer(name, value, 0, 255) for value in _sequence(name, values))
+    return red, green, blue
+
+
+def _number(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise InputError(f"{name} must be {low:g} to {high:g}, not {value!r}")
+    return float(value)
 
 
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:

@@ -1,0 +1,31 @@
+// Gaussian blur of a part of a picture, as if the whole had been blurred: edges go on with their last pixel.
+#pragma once
+
+#include <string>
+
+#include "image_view.h"
+#include "kernels.h"
+#include "raster.h"
+#include "rect.h"
+
+namespace rar {
+
+enum class BlurMethod {
+    kGaussian,  // a true Gaussian, cut off at four deviations; within two levels of the real-valued one
+    kPillow,    // PIL.ImageFilter.GaussianBlur(sigma), three box filters each way, bit for bit
+};
+
+// Throws std::invalid_argument for an unknown name.
+BlurMethod parse_method(const std::string& name);
+
+// The largest deviation either method takes.
+constexpr double kMaxSigma = 10000.0;
+
+// `part` lies in the picture and holds a pixel; 0 <= sigma <= kMaxSigma, zero for a plain copy.
+Raster blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method);
+
+// The two methods, for sigma > 0.
+Raster gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma);
+Raster pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass);
+
+}  // namespace rar
