@@ -3,25 +3,25 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
 #include <utility>
 
 namespace rar {
 
+// Each thread keeps some of what it frees for its next buffers: fresh pages from the system cost as much as the
+// work that is done in them.
 class AlignedBuffer {
 public:
-    explicit AlignedBuffer(std::size_t size)
-        : data_(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t{kLine}))) {}
-    ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{kLine}); }
-    AlignedBuffer(AlignedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+    explicit AlignedBuffer(std::size_t size);
+    ~AlignedBuffer();
+    AlignedBuffer(AlignedBuffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), capacity_(other.capacity_) {}
     AlignedBuffer& operator=(AlignedBuffer&&) = delete;
 
     std::uint8_t* data() const { return data_; }
 
 private:
-    static constexpr std::size_t kLine = 64;
-
     std::uint8_t* data_;
+    std::size_t capacity_;
 };
 
 }  // namespace rar

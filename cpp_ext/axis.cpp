@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
@@ -131,16 +132,17 @@ Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int
     return builder.take();
 }
 
-Axis mean_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::int64_t count) {
+Axis sampling_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::int64_t count) {
     AxisBuilder builder(count);
     std::vector<double> weights;
-    for (std::int64_t i = 0; i < count; ++i) {
-        const std::int64_t begin = first + i * step;
-        const std::int64_t from = std::clamp<std::int64_t>(begin, 0, in - 1);
-        const std::int64_t to = std::clamp<std::int64_t>(begin + step - 1, 0, in - 1);
+    for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t middle = i * step + step / 2;
+        const std::int64_t from = std::clamp<std::int64_t>(middle - step + 1, 0, in - 1);
+        const std::int64_t to = std::clamp<std::int64_t>(middle + step - 1, 0, in - 1);
         weights.assign(static_cast<std::size_t>(to - from + 1), 0.0);
-        for (std::int64_t x = begin; x < begin + step; ++x) {
-            weights[static_cast<std::size_t>(std::clamp(x, from, to) - from)] += 1.0;
+        for (std::int64_t x = middle - step + 1; x < middle + step; ++x) {
+            weights[static_cast<std::size_t>(std::clamp(x, from, to) - from)] +=
+                static_cast<double>(step - std::abs(x - middle));
         }
         builder.add(from, weights);
     }

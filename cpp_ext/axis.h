@@ -33,13 +33,14 @@ struct Axis {
 // doubles in the same order, so that the integers agree bit for bit.
 Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int64_t count, Filter filter);
 
-// Means of `step` pixels each over a line of `in` pixels that goes on beyond its ends with its end pixels:
-// output pixel i covers [first + i * step, first + (i + 1) * step).
-Axis mean_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::int64_t count);
+// Samples of a line of `in` pixels that goes on beyond its ends with its end pixels: sample i stands in the middle
+// of the `step` pixels from (first + i) * step on, and is a mean that falls off in a straight line to the middle of
+// its neighbours. `step` is odd.
+Axis sampling_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::int64_t count);
 
-// A Gaussian of deviation `sigma` around each of the pixels [first, first + count), first >= 0, over means of
-// `step` pixels each, cut off at `support` pixels. Sample 0 is the mean number first / step - reach of the line;
-// `reach` samples cover the support. Weights depend on a pixel's own position alone, not on `first`.
+// A Gaussian of deviation `sigma` around each of the pixels [first, first + count), first >= 0, over samples at
+// every `step` pixels, cut off at `support` pixels. Sample 0 is the line's sample first / step - reach; `reach`
+// samples cover the support. Weights depend on a pixel's own position alone, not on `first`.
 Axis gaussian_axis(std::int64_t first, std::int64_t count, std::int64_t step, std::int64_t reach, double sigma,
                    double support);
 

@@ -36,46 +36,48 @@ void three_passes(std::uint8_t*& a, std::uint8_t*& b, std::int64_t count, const 
     }
 }
 
-// Rows side by side: a block of lines is what fits of whole rows.
-void horizontal(const Raster& raster, const BoxWeights& weights, BoxPass pass) {
+// Rows side by side: a block of lines is what fits of whole rows. `result` takes the columns from `left` on.
+void horizontal(const ImageView& image, std::int64_t left, const Raster& result, const BoxWeights& weights,
+                BoxPass pass) {
     constexpr std::int64_t kRows = kLines / kChannels;
-    const ImageView view = raster.view();
-    const AlignedBuffer first(static_cast<std::size_t>(view.width * kLines));
-    const AlignedBuffer second(static_cast<std::size_t>(view.width * kLines));
-    std::memset(first.data(), 0, static_cast<std::size_t>(view.width * kLines));
-    for (std::int64_t top = 0; top < view.height; top += kRows) {
+    const auto bytes = static_cast<std::size_t>(image.width * kLines);
+    const AlignedBuffer first(bytes);
+    const AlignedBuffer second(bytes);
+    std::memset(first.data(), 0, bytes);  // the lines that no row fills
+    for (std::int64_t top = 0; top < image.height; top += kRows) {
         std::uint8_t* a = first.data();
         std::uint8_t* b = second.data();
-        const std::int64_t rows = std::min(kRows, view.height - top);
+        const std::int64_t rows = std::min(kRows, image.height - top);
         for (std::int64_t y = 0; y < rows; ++y) {
-            const std::uint8_t* source = raster.row(top + y);
-            for (std::int64_t x = 0; x < view.width; ++x) {
+            const std::uint8_t* source = image.row(top + y);
+            for (std::int64_t x = 0; x < image.width; ++x) {
                 for (int c = 0; c < kChannels; ++c) a[x * kLines + y * kChannels + c] = source[x * kChannels + c];
             }
         }
-        three_passes(a, b, view.width, weights, pass);
+        three_passes(a, b, image.width, weights, pass);
         for (std::int64_t y = 0; y < rows; ++y) {
-            std::uint8_t* target = raster.row(top + y);
-            for (std::int64_t x = 0; x < view.width; ++x) {
-                for (int c = 0; c < kChannels; ++c) target[x * kChannels + c] = a[x * kLines + y * kChannels + c];
+            std::uint8_t* target = result.row(top + y);
+            const std::uint8_t* lines = a + left * kLines + y * kChannels;
+            for (std::int64_t x = 0; x < result.view().width; ++x) {
+                for (int c = 0; c < kChannels; ++c) target[x * kChannels + c] = lines[x * kLines + c];
             }
         }
     }
 }
 
 // Columns of bytes lie side by side already. `result` takes the rows from `top` on.
-void vertical(const Raster& raster, std::int64_t top, const Raster& result, const BoxWeights& weights, BoxPass pass) {
-    const ImageView view = raster.view();
-    const std::int64_t bytes = view.width * kChannels;
-    const AlignedBuffer first(static_cast<std::size_t>(view.height * kLines));
-    const AlignedBuffer second(static_cast<std::size_t>(view.height * kLines));
-    std::memset(first.data(), 0, static_cast<std::size_t>(view.height * kLines));
-    for (std::int64_t left = 0; left < bytes; left += kLines) {
+void vertical(const ImageView& image, std::int64_t top, const Raster& result, const BoxWeights& weights,
+              BoxPass pass) {
+    const auto bytes = static_cast<std::size_t>(image.height * kLines);
+    const AlignedBuffer first(bytes);
+    const AlignedBuffer second(bytes);
+    std::memset(first.data(), 0, bytes);
+    for (std::int64_t left = 0; left < image.width * kChannels; left += kLines) {
         std::uint8_t* a = first.data();
         std::uint8_t* b = second.data();
-        const auto lines = static_cast<std::size_t>(std::min<std::int64_t>(kLines, bytes - left));
-        for (std::int64_t y = 0; y < view.height; ++y) std::memcpy(a + y * kLines, raster.row(y) + left, lines);
-        three_passes(a, b, view.height, weights, pass);
+        const auto lines = static_cast<std::size_t>(std::min<std::int64_t>(kLines, image.width * kChannels - left));
+        for (std::int64_t y = 0; y < image.height; ++y) std::memcpy(a + y * kLines, image.row(y) + left, lines);
+        three_passes(a, b, image.height, weights, pass);
         for (std::int64_t y = 0; y < result.view().height; ++y) {
             std::memcpy(result.row(y) + left, a + (top + y) * kLines, lines);
         }
@@ -90,14 +92,11 @@ Raster pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPa
     const std::int64_t reach = kPasses * (weights.radius + 1);
     const Rect wide{std::max<std::int64_t>(part.x0 - reach, 0), std::max<std::int64_t>(part.y0 - reach, 0),
                     std::min(part.x1 + reach, image.width), std::min(part.y1 + reach, image.height)};
-    const Raster whole_rows = blur(nullptr, image, wide, 0.0, BlurMethod::kPillow);
-    horizontal(whole_rows, weights, pass);
-    const std::int64_t skipped = part.x0 - wide.x0;
-    const ImageView view = whole_rows.view();
-    const ImageView kept{view.data + skipped * kChannels, part.width(), wide.height(), view.row_stride};
-    const Raster columns = blur(nullptr, kept, {0, 0, part.width(), wide.height()}, 0.0, BlurMethod::kPillow);
+    const ImageView source{image.row(wide.y0) + wide.x0 * kChannels, wide.width(), wide.height(), image.row_stride};
+    const Raster rows(part.width(), wide.height());
+    horizontal(source, part.x0 - wide.x0, rows, weights, pass);
     Raster result(part.width(), part.height());
-    vertical(columns, part.y0 - wide.y0, result, weights, pass);
+    vertical(rows.view(), part.y0 - wide.y0, result, weights, pass);
     return result;
 }
 

@@ -56,7 +56,7 @@ struct Isa {
         words[0] = words[1] = words[2] = words[3] = 0;
         for (int tap = 0; tap < 4; ++tap) {
             const auto low = static_cast<std::int16_t>(weights[tap] & 0xffff);
-            const auto high = static_cast<std::int16_t>((weights[tap] - low) / 65536);
+            const auto high = static_cast<std::int16_t>((weights[tap] - low) >> 16);
             const int shift = 16 * (tap / 2);
             words[tap % 2] |= static_cast<std::uint32_t>(static_cast<std::uint16_t>(low)) << shift;
             words[2 + tap % 2] |= static_cast<std::uint32_t>(static_cast<std::uint16_t>(high)) << shift;

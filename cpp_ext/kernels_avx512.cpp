@@ -62,7 +62,7 @@ struct Isa {
             for (int digit = 0; digit < 3; ++digit) {
                 const auto byte = static_cast<std::int8_t>(rest & 0xff);
                 words[digit] |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(byte)) << (8 * tap);
-                rest = (rest - byte) / 256;
+                rest = (rest - byte) >> 8;
             }
         }
     }

@@ -84,6 +84,7 @@ void write_row(const std::uint8_t* pixels, std::int64_t count, const Canvas& can
 
 void fill_row(const std::array<std::uint8_t, kChannels>& colour, const Canvas& canvas, std::int64_t first,
               std::int64_t last, std::int64_t y) {
+    if (first == last) return;
     const RowTarget target = canvas.at(first, y);
     for (int channel = 0; channel < kChannels; ++channel) {
         const std::uint8_t value = colour[channel];

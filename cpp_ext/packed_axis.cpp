@@ -10,19 +10,23 @@ PackedAxis::PackedAxis(const Axis& axis, const Kernels& kernels)
       offsets_{0} {
     for (std::int64_t i = 0; i < size_; ++i) {
         const std::int64_t begin = axis.starts[i] - source_first_;
+        const std::int64_t end = begin + axis.offsets[i + 1] - axis.offsets[i];
+        first_group_.push_back(static_cast<std::int32_t>(begin / 4));
+        offsets_.push_back(offsets_.back() + (end + 3) / 4 - begin / 4);
+    }
+    words_.resize(static_cast<std::size_t>(offsets_.back() * words_per_group_));
+    std::uint32_t* words = words_.data();
+    for (std::int64_t i = 0; i < size_; ++i) {
+        const std::int32_t* weights = axis.weights.data() + axis.offsets[i];
         const std::int64_t taps = axis.offsets[i + 1] - axis.offsets[i];
-        const std::int64_t first = begin / 4;
-        const std::int64_t count = (begin + taps + 3) / 4 - first;
-        first_group_.push_back(static_cast<std::int32_t>(first));
-        offsets_.push_back(offsets_.back() + count);
-        for (std::int64_t group = first; group < first + count; ++group) {
+        // Tap 0 of the first group lies up to three pixels before the first that counts.
+        std::int64_t tap = first_group(i) * 4 - (axis.starts[i] - source_first_);
+        for (; tap < taps; tap += 4, words += words_per_group_) {
             std::int32_t four[4];
-            for (std::int64_t lane = 0; lane < 4; ++lane) {
-                const std::int64_t tap = group * 4 + lane - begin;
-                four[lane] = tap >= 0 && tap < taps ? axis.weights[axis.offsets[i] + tap] : 0;
+            for (int lane = 0; lane < 4; ++lane) {
+                four[lane] = tap + lane >= 0 && tap + lane < taps ? weights[tap + lane] : 0;
             }
-            words_.resize(words_.size() + static_cast<std::size_t>(words_per_group_));
-            kernels.pack_weights(four, words_.data() + words_.size() - words_per_group_);
+            kernels.pack_weights(four, words);
         }
     }
     const std::int64_t padded = (size_ + kWidthStep - 1) / kWidthStep * kWidthStep;

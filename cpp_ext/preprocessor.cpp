@@ -45,8 +45,13 @@ void Preprocessor::run_regions(const ImageView& frame, const std::vector<Region>
                                Fit fit, std::uint8_t* out, PixelType type) {
     const auto shared = blur_shared(frame, regions, style);
     pool_.run(regions.size(), [&](std::size_t i) {
-        const Raster pixels = compose(kernels_, frame, regions[i], style, shared[i].get());
-        prepare(pixels.view(), fit, 0, settings_.size, canvas(out, type, i));
+        const Canvas target = canvas(out, type, i);
+        if (const auto view = plain_view(frame, regions[i], style)) {
+            prepare(*view, fit, 0, settings_.size, target);
+        } else {
+            const Raster pixels = compose(kernels_, frame, regions[i], style, shared[i].get());
+            prepare(pixels.view(), fit, 0, settings_.size, target);
+        }
     });
 }
 

@@ -146,6 +146,13 @@ std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions
     return result;
 }
 
+std::optional<ImageView> plain_view(const ImageView& frame, const Region& region, const RegionStyle& style) {
+    const Rect& around = region.around;
+    const bool inside = around.x0 >= 0 && around.y0 >= 0 && around.x1 <= frame.width && around.y1 <= frame.height;
+    if (style.surround != Surround::kKeep || !inside) return std::nullopt;
+    return ImageView{frame.row(around.y0) + around.x0 * kChannels, around.width(), around.height(), frame.row_stride};
+}
+
 Raster compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
                const SharedBlur* shared) {
     const Rect part = needed(region.around, frame_of(frame));

@@ -53,6 +53,9 @@ struct SharedBlur {
 std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions, const RegionStyle& style,
                                               const Rect& frame);
 
+// The region where it can be read straight from the frame, because nothing in it changes.
+std::optional<ImageView> plain_view(const ImageView& frame, const Region& region, const RegionStyle& style);
+
 // The region's pixels: `region.around` of the frame. `shared` may be null.
 Raster compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
                const SharedBlur* shared);
