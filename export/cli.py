@@ -84,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         help="share of the texts in a class's similarity: 0 compares "
         "pictures with pictures, 1 pictures with texts (default: 0, 1 without pictures, 0.5 with --images and names)",
     )
+    memory.add_argument(
+        "--rank",
+        choices=["none", "wca"],
+        help="the bundle's default ranker (default: wca for descriptions without pictures, else none)",
+    )
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
     memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
     memory.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
@@ -164,7 +169,15 @@ def _memory(args: argparse.Namespace) -> None:
     if args.out:
         bundles.copy(target, args.out, without="memory")
         target = bundles.Bundle.open(Path(args.out))
-    info = build_memory(target, source, args.dim, args.text_weight, args.provider, args.threads)
+    info = build_memory(
+        target,
+        source,
+        args.dim,
+        text_weight=args.text_weight,
+        rank=args.rank,
+        provider=args.provider,
+        threads=args.threads,
+    )
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
 

@@ -21,6 +21,7 @@ from rar.runtime.errors import ImageError, InputError
 from rar.runtime.files import write_json
 from rar.runtime.images import load_image
 from rar.runtime.part import write_part
+from rar.runtime.recognizer import Rank
 
 from . import labelled
 from .labelled import LabelledImage
@@ -76,6 +77,7 @@ def build_memory(
     source: MemorySource,
     dim: str = DEFAULT_DIM,
     text_weight: float | None = None,
+    rank: Rank | None = None,
     provider: str = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def build_memory(
         dim: Dimensions of the index: a number, a share of the full dimension, or `none` for all.
         text_weight: Share of the texts in a class's similarity; by default 0 for pictures, 1 for texts, and a
             value between for both.
+        rank: The bundle's default ranker; by default `wca` where descriptions stand without pictures, else
+            `none` (WCA compares with texts only, and where there are pictures those say more).
         provider: Device of the encoder.
         threads: Threads of the encoder.
 
@@ -121,7 +125,7 @@ def build_memory(
             classes=len(labels),
             dim=clip.dim,
             text_weight=weight,
-            rank="wca" if descriptions else "none",
+            rank=rank or ("wca" if descriptions and not picture_labels else "none"),
         )
         if pictures is not None:
             rows = np.array([positions[label] for label in picture_labels], np.int32)
