@@ -10,7 +10,8 @@ std::vector<const Kernels*> supported() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    // F16C is older than AVX2 and in every processor that has it; clang 14 cannot ask for it.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         found.push_back(avx2_kernels());
         if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&

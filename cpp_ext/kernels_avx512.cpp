@@ -13,6 +13,7 @@
 #if !defined(__clang__)
 // GCC 12 sees its own _mm512_undefined_epi32() as a mistake of the caller (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
 RAR_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")

@@ -1,0 +1,175 @@
+// What cannot be reached from Python, under the sanitizers: the thread pool, the geometry and the weights.
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "axis.h"
+#include "dispatch.h"
+#include "geometry.h"
+#include "normalize.h"
+#include "packed_axis.h"
+#include "thread_pool.h"
+
+namespace {
+
+#define CHECK(condition)                                                            \
+    do {                                                                            \
+        if (!(condition)) {                                                         \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
+            std::exit(1);                                                           \
+        }                                                                           \
+    } while (false)
+
+void pool_runs_every_task_once() {
+    for (const int threads : {1, 2, 5}) {
+        rar::ThreadPool pool(threads);
+        for (const std::size_t count : {0u, 1u, 2u, 1000u}) {
+            std::vector<std::atomic<int>> runs(count);
+            pool.run(count, [&](std::size_t i) { ++runs[i]; });
+            for (const auto& n : runs) CHECK(n == 1);
+        }
+    }
+}
+
+void pool_hands_on_an_exception_and_works_on() {
+    rar::ThreadPool pool(4);
+    for (int round = 0; round < 50; ++round) {
+        bool caught = false;
+        try {
+            pool.run(100, [](std::size_t i) {
+                if (i == 37) throw std::runtime_error("task");
+            });
+        } catch (const std::runtime_error&) {
+            caught = true;
+        }
+        CHECK(caught);
+    }
+    std::atomic<int> runs{0};
+    pool.run(100, [&](std::size_t) { ++runs; });
+    CHECK(runs == 100);
+}
+
+void pool_serves_many_callers_at_once() {
+    rar::ThreadPool pool(3);
+    std::atomic<int> runs{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 6; ++caller) {
+        callers.emplace_back([&] {
+            for (int round = 0; round < 100; ++round) pool.run(7, [&](std::size_t) { ++runs; });
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    CHECK(runs == 6 * 100 * 7);
+}
+
+void crop_follows_torchvision() {
+    // Resize(224) of 1920x1080 gives 398x224; CenterCrop takes round(87.0) = 87 off the left.
+    const rar::Placement wide = rar::place(1920, 1080, 224, 224, rar::Fit::kCrop);
+    CHECK(wide.x.out == 398 && wide.x.first == 87 && wide.x.count == 224 && wide.y.out == 224);
+    // Halves go to the even neighbour: 0.5 to 0, 1.5 to 2.
+    CHECK(rar::place(225, 224, 224, 224, rar::Fit::kCrop).x.first == 0);
+    CHECK(rar::place(227, 224, 224, 224, rar::Fit::kCrop).x.first == 2);
+    const rar::Placement small = rar::place(100, 100, 224, 50, rar::Fit::kCrop);
+    CHECK(small.x.offset == 87 && small.x.count == 50);
+}
+
+void extreme_sides_stay_in_range() {
+    for (const std::int64_t width : {std::int64_t{1}, std::int64_t{3}, rar::kMaxSide}) {
+        for (const std::int64_t height : {std::int64_t{1}, std::int64_t{7}, rar::kMaxSide}) {
+            for (const rar::Fit fit : {rar::Fit::kCrop, rar::Fit::kSquash, rar::Fit::kPad}) {
+                const rar::Placement placement = rar::place(width, height, 8192, 8192, fit);
+                for (const rar::Span& span : {placement.x, placement.y}) {
+                    CHECK(span.out >= 1 && span.count >= 1 && span.first >= 0 && span.offset >= 0);
+                    CHECK(span.first + span.count <= span.out && span.offset + span.count <= 8192);
+                }
+            }
+        }
+    }
+}
+
+// The digits of the byte and word forms hold weights below two; these are the greatest there are.
+void weights_stay_below_two_and_sum_to_one() {
+    for (const rar::Filter filter : {rar::Filter::kBox, rar::Filter::kBilinear, rar::Filter::kHamming,
+                                     rar::Filter::kBicubic, rar::Filter::kLanczos}) {
+        for (std::int64_t in = 1; in <= 120; ++in) {
+            for (const std::int64_t out : {1, 2, 3, 7, 64, 65, 224, 1000}) {
+                const rar::Axis axis = rar::resize_axis(in, out, 0, out, filter);
+                CHECK(axis.source_first >= 0 && axis.source_last <= in);
+                for (std::int64_t i = 0; i < axis.size(); ++i) {
+                    std::int64_t sum = 0;
+                    for (std::int64_t j = axis.offsets[i]; j < axis.offsets[i + 1]; ++j) {
+                        CHECK(std::abs(axis.weights[j]) < 2 << rar::kPrecisionBits);
+                        sum += axis.weights[j];
+                    }
+                    const std::int64_t taps = axis.offsets[i + 1] - axis.offsets[i];
+                    CHECK(std::abs(sum - (1 << rar::kPrecisionBits)) <= taps);
+                    CHECK(axis.starts[i] >= 0 && axis.starts[i] + taps <= in);
+                }
+            }
+        }
+    }
+}
+
+void packed_groups_cover_the_taps() {
+    for (const std::string& level : rar::simd_levels()) {
+        const rar::Kernels* kernels = rar::kernels_of(level);
+        if (kernels == nullptr) continue;
+        const rar::Axis axis = rar::resize_axis(1000, 300, 31, 77, rar::Filter::kLanczos);
+        const rar::PackedAxis packed(axis, *kernels);
+        CHECK(packed.padded_size() == 80);
+        for (std::int64_t i = 0; i < packed.padded_size(); ++i) {
+            CHECK((packed.first_group(i) + packed.groups(i)) * 4 <= axis.source_last - axis.source_first + 3);
+            CHECK((packed.groups(i) == 0) == (i >= packed.size()));
+        }
+    }
+}
+
+void halves_round_to_even_and_overflow_to_infinity() {
+    const auto half = [](double value) {
+        return rar::Normalizer({0, 0, 0}, {1.0 / value, 1, 1}).half_table[0][255];
+    };
+    CHECK(half(1.0) == 0x3c00);
+    CHECK(half(65504.0) == 0x7bff);
+    CHECK(half(65536.0) == 0x7c00);
+    CHECK(half(1.0 / (1 << 24)) == 0x0001);
+    CHECK(half(1.0 / (1 << 26)) == 0x0000);
+    CHECK(half(2049.0) == 0x6800);  // a tie: 2048 or 2050
+    CHECK(half(2051.0) == 0x6802);  // a tie: 2050 or 2052
+}
+
+void bad_settings_throw() {
+    const auto throws = [](const auto& make) {
+        try {
+            make();
+        } catch (const std::invalid_argument&) {
+            return true;
+        }
+        return false;
+    };
+    CHECK(throws([] { rar::parse_filter("nearest"); }));
+    CHECK(throws([] { rar::parse_fit(""); }));
+    CHECK(throws([] { rar::kernels_of("mmx"); }));
+    CHECK(throws([] { rar::Normalizer({0, 0, 0}, {1, 0, 1}); }));
+    CHECK(throws([] { rar::Normalizer({std::numeric_limits<double>::quiet_NaN(), 0, 0}, {1, 1, 1}); }));
+}
+
+}  // namespace
+
+int main() {
+    pool_runs_every_task_once();
+    pool_hands_on_an_exception_and_works_on();
+    pool_serves_many_callers_at_once();
+    crop_follows_torchvision();
+    extreme_sides_stay_in_range();
+    weights_stay_below_two_and_sum_to_one();
+    packed_groups_cover_the_taps();
+    halves_round_to_even_and_overflow_to_infinity();
+    bad_settings_throw();
+    std::puts("all checks passed");
+    return 0;
+}
