@@ -1,0 +1,203 @@
+"""Fixtures of all tests: a tiny real encoder, real photos, and memories built from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# No deadline: the machine may be shared. Derandomised: a run can be repeated.
+settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("rar")
+
+DESCRIPTIONS = {
+    "cat": ["a furry animal with whiskers", "an animal with pointed ears"],
+    "coffee": ["a cup of hot brown drink", "a white cup on a saucer", "a spoon beside a cup"],
+    "rocket": ["a tall vehicle on a launch pad"],
+}
+# Class -> the photo that its pictures are cut from. "grass" stays without descriptions.
+CLASS_PHOTOS = {"cat": "chelsea.png", "coffee": "coffee.png", "grass": "grass.png", "rocket": "rocket.jpg"}
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Real photos that scikit-image and scikit-learn ship."""
+    from rar.export.photos import package_photos
+
+    return package_photos()
+
+
+@pytest.fixture(scope="session")
+def tiny_openclip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An open_clip model configuration and a checkpoint of seeded random weights."""
+    open_clip = pytest.importorskip("open_clip")
+    import torch
+
+    folder = tmp_path_factory.mktemp("openclip")
+    config, checkpoint = folder / "rar-tiny.json", folder / "rar-tiny.pt"
+    config.write_text(
+        json.dumps(
+            {
+                "embed_dim": 32,
+                "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+                "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+            }
+        )
+    )
+    open_clip.add_model_config(config)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(config.stem).state_dict(), checkpoint)
+    return config, checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_openclip: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an encoder and no memory. Shared: copy it before writing."""
+    from rar.export.cli import main
+
+    config, checkpoint = tiny_openclip
+    out = tmp_path_factory.mktemp("tiny") / "bundle"
+    assert main(["clip", str(out), "--model", str(config), "--pretrained", str(checkpoint)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sub-folder a class, each with three pictures cut from one photo: JPEG, JPEG and PNG."""
+    by_name = {path.name: path for path in photos}
+    folder = tmp_path_factory.mktemp("labelled")
+    for label, name in CLASS_PHOTOS.items():
+        (folder / label).mkdir()
+        with Image.open(by_name[name]) as photo:
+            rgb = photo.convert("RGB")
+        for i, suffix in enumerate(("jpg", "jpg", "png")):
+            left, top = (rgb.width - 200) * i // 2, (rgb.height - 160) * i // 2
+            rgb.crop((left, top, left + 200, top + 160)).resize((100, 80)).save(folder / label / f"{i}.{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures_bundle(tiny_bundle: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of four classes, three of them with descriptions; ranks by WCA. Shared: copy before writing."""
+    from rar.export.labelled import read_images
+    from rar.export.memory import MemorySource, build_memory
+    from rar.runtime import Bundle
+
+    out = tmp_path_factory.mktemp("pictures") / "bundle"
+    shutil.copytree(tiny_bundle, out)
+    source = MemorySource(images=read_images(labelled_folder), descriptions=DESCRIPTIONS)
+    build_memory(Bundle.open(out), source, dim="8", text_weight=0.0, rank="wca", provider="cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def names_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class names only. Shared: copy before writing."""
+    from rar.export.memory import MemorySource, build_memory
+    from rar.runtime import Bundle
+
+    out = tmp_path_factory.mktemp("names") / "bundle"
+    shutil.copytree(tiny_bundle, out)
+    build_memory(Bundle.open(out), MemorySource(classes=sorted(CLASS_PHOTOS)), dim="none", provider="cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def class_pictures(labelled_folder: Path) -> list[Path]:
+    """The twelve pictures of `labelled_folder`, sorted by class."""
+    return sorted(path for path in labelled_folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def writable(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a shared bundle to a folder of this test's own."""
+
+    def copy(bundle: Path) -> Path:
+        return Path(shutil.copytree(bundle, tmp_path / "own"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
+    """Rewrites a bundle's manifest by a function of it."""
+
+    def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        path = bundle / "bundle.json"
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        change(manifest)
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def replace_file(edit_manifest: Callable[..., None]) -> Callable[[Path, str, str, bytes], Path]:
+    """Replaces a component's file and its size and hash in the manifest, as a forger would."""
+
+    def replace(bundle: Path, component: str, name: str, content: bytes) -> Path:
+        written: list[Path] = []
+
+        def record(manifest: dict[str, Any]) -> None:
+            entry = manifest["components"][component]["files"][name]
+            entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            written.append(bundle / entry["path"])
+
+        edit_manifest(bundle, record)
+        written[0].unlink()  # a new file: the old one may be mapped
+        written[0].write_bytes(content)
+        return written[0]
+
+    return replace
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Seeded uint8 RGB noise [height, width, 3]."""
+
+    def make(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Where the development data lie."""
+    root = Path(os.environ.get("RAR_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared").resolve()
+    if not root.is_dir():
+        pytest.skip(f"no development data at {root}; set RAR_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
+def grocery(data_root: Path) -> Path:
+    """The Grocery Store data set."""
+    if not (data_root / "grocery" / "train.csv").is_file():
+        pytest.skip(f"no grocery data set in {data_root}; set RAR_DATA")
+    return data_root / "grocery"
+
+
+@pytest.fixture(scope="session")
+def imagenet_samples(data_root: Path) -> Path:
+    """600 photos of ImageNet's classes."""
+    if not (data_root / "imagenet-samples" / "labels.csv").is_file():
+        pytest.skip(f"no imagenet-samples in {data_root}; set RAR_DATA")
+    return data_root / "imagenet-samples"
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(tmp_path: Path) -> Iterator[None]:
+    """After each test: no staging folder or temporary file has been left beside what it wrote."""
+    yield
+    left = [path for path in tmp_path.rglob(".*") if path.name.startswith((".memory-", ".clip-", ".bundle.json."))]
+    assert not left

@@ -1,0 +1,395 @@
+"""Pictures from anywhere become upright uint8 RGB, or one ImageError that names them."""
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from rar.runtime import ImageError, InputError
+from rar.runtime.images import FORMATS, MAX_PIXELS, find_images, load_image
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def gradient(height: int = 12, width: int = 20) -> Pixels:
+    """Smooth and without symmetry, so that a turn or a flip shows even after JPEG."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // width, y * 255 // height, (x + 2 * y) * 4 % 200], 2).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and ends where its pixels would begin."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return header + struct.pack(">I", 1000) + b"IDAT"
+
+
+class TestSources:
+    def test_path_str_bytes_pil_and_array_give_the_same(self, tmp_path: Path) -> None:
+        pixels = gradient()
+        path = tmp_path / "a.png"
+        Image.fromarray(pixels).save(path)
+        content = path.read_bytes()
+        for source in (path, str(path), content, bytearray(content), Image.open(path), Image.fromarray(pixels), pixels):
+            loaded = load_image(source)  # type: ignore[arg-type]
+            assert loaded.dtype == np.uint8
+            np.testing.assert_array_equal(loaded, pixels)
+
+    def test_an_array_is_not_copied(self) -> None:
+        pixels = gradient()
+        assert load_image(pixels) is pixels
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_every_format(self, kind: str) -> None:
+        loaded = load_image(encoded(Image.fromarray(gradient(64, 96)), kind))
+        assert loaded.shape == (64, 96, 3)
+        assert np.abs(loaded.astype(int) - gradient(64, 96)).mean() < 30  # GIF and JPEG lose
+
+    def test_the_suffix_says_nothing(self, tmp_path: Path) -> None:
+        Image.fromarray(gradient()).save(tmp_path / "a.png")
+        (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+        np.testing.assert_array_equal(load_image(tmp_path / "a.jpg"), gradient())
+
+    def test_other_formats_are_not_parsed(self) -> None:
+        for kind in ("PDF", "EPS", "ICO", "TGA"):
+            with pytest.raises(ImageError, match="not a picture"):
+                load_image(encoded(Image.fromarray(gradient()), kind))
+
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.zeros((4, 4), np.uint8),
+            np.zeros((4, 4, 4), np.uint8),
+            np.zeros((4, 4, 1), np.uint8),
+            np.zeros((3, 4, 4), np.uint8),
+            np.zeros((1, 4, 4, 3), np.uint8),
+            np.zeros((4, 4, 3), np.float32),
+            np.zeros((4, 4, 3), np.int8),
+            np.zeros((4, 4, 3), bool),
+            np.zeros((0, 4, 3), np.uint8),
+            np.zeros((4, 0, 3), np.uint8),
+            np.zeros((), np.uint8),
+            np.array([[["a", "b", "c"]]]),
+            np.array([None]),
+        ],
+        ids=lambda array: f"{array.dtype}{list(array.shape)}",
+    )
+    def test_wrong_arrays(self, array: npt.NDArray[Any]) -> None:
+        with pytest.raises(ImageError, match="uint8 RGB"):
+            load_image(array)
+
+    @pytest.mark.parametrize("source", [None, 3, 3.5, ["a.png"], {"path": "a.png"}, object()])
+    def test_what_is_no_picture_at_all(self, source: Any) -> None:
+        with pytest.raises(ImageError, match="is no picture"):
+            load_image(source)
+
+
+class TestModes:
+    def test_greyscale(self) -> None:
+        grey = gradient()[:, :, 0]
+        loaded = load_image(encoded(Image.fromarray(grey), "PNG"))
+        np.testing.assert_array_equal(loaded, np.repeat(grey[:, :, None], 3, 2))
+
+    def test_black_and_white(self) -> None:
+        bits = gradient()[:, :, 0] > 100
+        loaded = load_image(encoded(Image.fromarray(bits), "PNG"))
+        np.testing.assert_array_equal(loaded[:, :, 1], bits * np.uint8(255))
+
+    @pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255])])
+    @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+    def test_palette(self, transparency: int | bytes | None) -> None:
+        image = Image.new("P", (3, 1))
+        image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+        image.putdata([0, 1, 2])
+        options = {} if transparency is None else {"transparency": transparency}
+        loaded = load_image(encoded(image, "PNG", **options))
+        assert loaded.tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+
+    def test_alpha_is_dropped(self) -> None:
+        rgba = np.dstack([gradient(), np.zeros((12, 20), np.uint8)])
+        np.testing.assert_array_equal(load_image(encoded(Image.fromarray(rgba), "PNG")), gradient())
+        np.testing.assert_array_equal(load_image(Image.fromarray(rgba)), gradient())
+
+    def test_grey_with_alpha(self) -> None:
+        grey = np.dstack([gradient()[:, :, 0], np.zeros((12, 20), np.uint8)])
+        loaded = load_image(encoded(Image.fromarray(grey, "LA"), "PNG"))
+        np.testing.assert_array_equal(loaded[:, :, 2], grey[:, :, 0])
+
+    def test_cmyk(self) -> None:
+        image = Image.fromarray(gradient(64, 64)).convert("CMYK")
+        content = encoded(image, "JPEG", quality=100, subsampling=0)
+        expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        np.testing.assert_array_equal(load_image(content), expected)
+        assert np.abs(expected.astype(int) - gradient(64, 64)).mean() < 10
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+    def test_16_bit_grey_keeps_the_upper_byte(self, kind: str) -> None:
+        values = np.array([[0, 255, 256, 0x1234, 0x7FFF, 0x8000, 0xFFFF]], np.uint16)
+        loaded = load_image(encoded(Image.fromarray(values), kind))
+        assert loaded[0, :, 0].tolist() == [0, 0, 1, 0x12, 0x7F, 0x80, 0xFF]
+        assert (loaded == loaded[:, :, :1]).all()
+
+    def test_16_bit_rgb(self) -> None:
+        rows = (np.arange(4 * 3).reshape(1, 4, 3) * 5000).astype(">u2")
+        body = zlib.compress(b"\0" + rows.tobytes())
+
+        def chunk(name: bytes, content: bytes) -> bytes:
+            return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+        header = struct.pack(">IIBBBBB", 4, 1, 16, 2, 0, 0, 0)
+        png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+        np.testing.assert_array_equal(load_image(png), rows >> 8)
+
+    def test_float_tiff(self) -> None:
+        values = np.array([[-5.0, 0.0, 100.7, 255.0, 1e9]], np.float32)
+        assert load_image(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 0, 100, 255, 255]
+
+    @pytest.mark.filterwarnings("ignore:invalid value")
+    def test_float_tiff_with_nan_or_infinity(self) -> None:
+        values = np.array([[np.nan, np.inf, -np.inf, 7.0]], np.float32)
+        try:
+            loaded = load_image(encoded(Image.fromarray(values), "TIFF"))
+        except ImageError:
+            return
+        assert loaded[0, 1:, 0].tolist() == [255, 0, 7]
+
+    @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 20_000), (20_000, 3), (1, 5)])
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    def test_extreme_sides(self, height: int, width: int, kind: str) -> None:
+        loaded = load_image(encoded(Image.new("RGB", (width, height), (200, 100, 50)), kind))
+        assert loaded.shape == (height, width, 3)
+        assert np.abs(loaded.astype(int) - (200, 100, 50)).max() < 4
+
+    def test_of_an_animation_the_first_frame(self) -> None:
+        frames = [Image.new("RGB", (8, 6), color) for color in ("red", "lime", "blue")]
+        for kind in ("GIF", "WEBP", "TIFF"):
+            options = {} if kind == "TIFF" else {"duration": 10}
+            content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+            loaded = load_image(content)
+            assert loaded.shape == (6, 8, 3)
+            assert np.abs(loaded[3, 3].astype(int) - (255, 0, 0)).max() < 8, kind
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+    def test_all_eight_stand_upright(self, orientation: int, kind: str) -> None:
+        upright = gradient(24, 40)
+        turn = {
+            1: lambda a: a,
+            2: lambda a: a[:, ::-1],
+            3: lambda a: a[::-1, ::-1],
+            4: lambda a: a[::-1],
+            5: lambda a: a.transpose(1, 0, 2),
+            6: lambda a: a.transpose(1, 0, 2)[::-1],
+            7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+            8: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+        content = encoded(Image.fromarray(np.ascontiguousarray(turn(upright))), kind, exif=exif, **options)
+        loaded = load_image(content)
+        assert loaded.shape == upright.shape
+        assert np.abs(loaded.astype(int) - upright).max() <= (12 if kind == "JPEG" else 0)
+        np.testing.assert_array_equal(load_image(Image.open(io.BytesIO(content))), loaded)
+
+    @pytest.mark.parametrize("orientation", [0, 9, 65535])
+    def test_an_orientation_that_is_none_is_ignored(self, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.fromarray(gradient()), "PNG", exif=exif)
+        np.testing.assert_array_equal(load_image(content), gradient())
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize(
+        ("tag", "kind", "count", "value"),
+        [
+            (0x010E, 5, 1, 0),  # a description that is a fraction
+            (0x010E, 11, 1, 0),  # ... a float
+            (0x011A, 1, 1, 0),  # a resolution that is bytes
+            (0x011A, 2, 1, 0),  # ... text
+            (0x9286, 16, 1, 0),  # a type that is none
+            (0xA005, 1, 1, 0),  # an offset that is bytes
+            (0xA005, 6, 1, 0xFFFFFFFF),  # ... negative
+        ],
+    )
+    def test_an_odd_tag_beside_the_orientation_does_no_harm(self, tag: int, kind: int, count: int, value: int) -> None:
+        entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHII", tag, kind, count, value)
+        exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4) + b"ABCDEFGHIJKLMNOP"
+        assert load_image(encoded(Image.fromarray(gradient(12, 20)), "JPEG", exif=exif)).shape == (20, 12, 3)
+
+    @pytest.mark.filterwarnings("ignore")
+    @given(st.integers(0, 40), st.binary(min_size=1, max_size=6))
+    def test_damaged_exif_raises_nothing_but_image_error(self, at: int, garbage: bytes) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        exif[0x010E] = "a description"
+        exif[0x9286] = b"a comment"
+        block = bytearray(exif.tobytes())
+        block[6 + at : 6 + at + len(garbage)] = garbage
+        content = encoded(Image.fromarray(gradient()), "JPEG", exif=bytes(block))
+        with contextlib.suppress(ImageError):
+            load_image(content)
+
+
+class TestLimits:
+    def test_over_the_limit_is_refused_before_it_is_decoded(self) -> None:
+        # The file ends after its header: any attempt to decode would fail for that reason instead.
+        with pytest.raises(ImageError, match="10001x10000 is over the limit of 100000000"):
+            load_image(png_header(10_001, 10_000))
+
+    @pytest.mark.parametrize("side", [13_500, 20_000, 100_000, 2**31 - 1])
+    def test_bombs(self, side: int) -> None:
+        with pytest.raises(ImageError):
+            load_image(png_header(side, side))
+
+    def test_the_limit_is_inclusive(self) -> None:
+        image = Image.fromarray(gradient())
+        for source in (gradient(), image, encoded(image, "PNG")):
+            assert load_image(source, max_pixels=240).shape == (12, 20, 3)
+            with pytest.raises(ImageError, match="20x12 is over the limit of 239"):
+                load_image(source, max_pixels=239)
+
+    def test_a_large_picture_within_the_limit_is_not_pillow_s_business(self, recwarn: pytest.WarningsRecorder) -> None:
+        assert MAX_PIXELS > Image.MAX_IMAGE_PIXELS  # type: ignore[operator]
+        content = png_header(9_999, 9_999)
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            load_image(content)
+        assert not [warning for warning in recwarn if "Bomb" in warning.category.__name__]
+
+    @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+    def test_no_pixels(self, size: tuple[int, int]) -> None:
+        with pytest.raises(ImageError):
+            load_image(png_header(*size))
+        with pytest.raises(ImageError):
+            load_image(Image.new("RGB", size))
+
+
+class TestBroken:
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=r"nowhere\.jpg: no such file"):
+            load_image(tmp_path / "nowhere.jpg")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError) as caught:
+            load_image(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["", "\x00", "a\x00.png", "x" * 300 + ".png", "a.png/b.png"])
+    def test_a_path_that_cannot_be(self, tmp_path: Path, name: str) -> None:
+        Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+        with pytest.raises(ImageError):
+            load_image(f"{tmp_path}/{name}")
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"\0", b"hello", b"%PDF-1.4", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
+    )
+    def test_what_is_no_picture(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(ImageError, match=r"a\.jpg"):
+            load_image(tmp_path / "a.jpg")
+        with pytest.raises(ImageError, match=f"picture of {len(content)} bytes"):
+            load_image(content)
+
+    @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97])
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF"])
+    def test_truncated(self, kind: str, share: float, noise: Callable[..., Pixels]) -> None:
+        content = encoded(Image.fromarray(noise(64, 64)), kind)
+        with pytest.raises(ImageError):
+            load_image(content[: int(len(content) * share)])
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_truncated_behind_a_lazily_opened_pil_image(self, kind: str, noise: Callable[..., Pixels]) -> None:
+        content = encoded(Image.fromarray(noise(64, 64)), kind)
+        with pytest.raises(ImageError):
+            load_image(Image.open(io.BytesIO(content[: len(content) // 2])))
+
+    def test_a_closed_pil_image(self, tmp_path: Path) -> None:
+        Image.fromarray(gradient()).save(tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as image:
+            pass
+        with pytest.raises(ImageError):
+            load_image(image)
+
+    @pytest.mark.parametrize("mode", ["LAB", "HSV", "YCbCr", "RGBX", "PA", "RGBa", "La"])
+    def test_rare_modes_of_pil_images_convert_or_fail_as_image_error(self, mode: str) -> None:
+        try:
+            loaded = load_image(Image.new(mode, (4, 3)))
+        except ImageError:
+            return
+        assert loaded.shape == (3, 4, 3)
+
+    @given(st.binary(max_size=200))
+    def test_random_bytes_raise_nothing_but_image_error(self, content: bytes) -> None:
+        with pytest.raises(ImageError):
+            load_image(content)
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.filterwarnings("ignore")
+    def test_damaged_files_raise_nothing_but_image_error(self, kind: str) -> None:
+        whole = encoded(Image.fromarray(gradient(16, 16)), kind)
+
+        @given(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 9))
+        @example(damage=[(0, 0)], cut=0)
+        def check(damage: list[tuple[int, int]], cut: int) -> None:
+            content = bytearray(whole)
+            for at, value in damage:
+                content[at % len(content)] = value
+            try:
+                loaded = load_image(bytes(content[: len(content) - cut]), max_pixels=1_000_000)
+            except ImageError:
+                return
+            assert loaded.ndim == 3
+
+        check()
+
+
+class TestFindImages:
+    def test_by_suffix_sorted_without_hidden_ones(self, tmp_path: Path) -> None:
+        (tmp_path / "inner").mkdir()
+        (tmp_path / "folder.jpg").mkdir()
+        for name in ("b.JPG", "a.png", "inner/c.webp", ".hidden.jpg", "notes.txt", "jpg"):
+            (tmp_path / name).write_bytes(b"")
+        assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == ["a.png", "b.JPG", "inner/c.webp"]
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such folder"):
+            find_images(tmp_path / "nowhere")
+        with pytest.raises(InputError, match="holds no picture"):
+            find_images(tmp_path)
+        (tmp_path / "a.txt").write_text("x")
+        with pytest.raises(InputError, match="no such folder"):
+            find_images(tmp_path / "a.txt")
+
+    def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+        Image.fromarray(gradient()).save(path)
+        assert find_images(tmp_path) == [path]
+        np.testing.assert_array_equal(load_image(path), gradient())
+
+
+def test_pillow_agrees_on_what_upright_is() -> None:
+    """The table of turns above is Pillow's own."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.fromarray(gradient()), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    np.testing.assert_array_equal(load_image(content), expected)

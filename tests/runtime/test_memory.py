@@ -1,0 +1,309 @@
+"""The memory: k distinct classes, weighed as documented."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rar.runtime import Bundle, BundleError, Candidate, InputError, Memory
+from rar.runtime.bundle import stage
+from rar.runtime.files import write_json
+from rar.runtime.part import MODALITIES, write_part
+
+Floats = npt.NDArray[np.float32]
+Entries = tuple[Floats, npt.NDArray[np.int32]]
+
+WIDTH = 24
+
+
+def unit(raw: npt.NDArray[np.floating[Any]]) -> Floats:
+    return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), np.float32)
+
+
+def clusters(sizes: list[int], seed: int = 0, spread: float = 0.4, classes: list[int] | None = None) -> Entries:
+    """As many unit vectors a class as `sizes` says; the centres depend on the class only."""
+    chance = np.random.default_rng(seed)
+    own = list(range(len(sizes))) if classes is None else classes
+    labels = np.repeat(np.array(own, np.int32), sizes)
+    centres = np.random.default_rng(77).normal(size=(max(own) + 1, WIDTH))
+    return unit(centres[labels] + spread * chance.normal(size=(len(labels), WIDTH))), labels
+
+
+def build(
+    root: Path,
+    pictures: Entries | None = None,
+    texts: Entries | None = None,
+    *,
+    dim: int | None = 8,
+    text_weight: float | None = None,
+) -> Path:
+    parts = {name: part for name, part in zip(MODALITIES, (pictures, texts), strict=True) if part is not None}
+    count = 1 + max(int(labels.max()) for _, labels in parts.values())
+    with stage(root, "memory") as staging:
+        staging.info["text_weight"] = float(pictures is None) if text_weight is None else text_weight
+        for name, (vectors, labels) in parts.items():
+            write_part(staging, name, vectors, labels, dim)
+        write_json(staging.folder / "labels.json", [f"class {i}" for i in range(count)])
+    return root
+
+
+def brute_force(entries: Entries, queries: Floats, classes: int) -> npt.NDArray[np.float64]:
+    """Best cosine a class at full dimension, from the vectors as they are stored: [N, classes], -inf for none."""
+    vectors, labels = entries
+    cosines = queries.astype(np.float64) @ vectors.astype(np.float16).astype(np.float64).T
+    best = np.full((len(queries), classes), -np.inf)
+    for column, label in enumerate(labels):
+        best[:, label] = np.maximum(best[:, label], cosines[:, column])
+    return best
+
+
+def check(found: list[list[Candidate]], expected: npt.NDArray[np.float64], k: int) -> None:
+    """The k best of the expected scores, best first; equal scores in any order."""
+    assert len(found) == len(expected)
+    for candidates, scores in zip(found, expected, strict=True):
+        assert len(candidates) == len({c.label for c in candidates}) == k
+        np.testing.assert_allclose([c.similarity for c in candidates], np.sort(scores)[::-1][:k], atol=1e-5)
+        own = [scores[int(c.label.split()[1])] for c in candidates]
+        np.testing.assert_allclose([c.similarity for c in candidates], own, atol=1e-5)
+        assert all(c.rank_score is None for c in candidates)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Entries:
+    return clusters([12, 3, 25, 1, 40, 8, 8, 19])
+
+
+@pytest.fixture(scope="module")
+def texts() -> Entries:
+    return clusters([2] * 8, seed=3, spread=0.8)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, pictures: Entries, texts: Entries) -> Path:
+    return build(tmp_path_factory.mktemp("both") / "bundle", pictures, texts, text_weight=0.3)
+
+
+@pytest.fixture(scope="module")
+def queries() -> Floats:
+    return clusters([2] * 8, seed=5)[0]
+
+
+class TestSearch:
+    @pytest.mark.parametrize("k", [1, 3, 8])
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_equals_brute_force_when_all_are_scored_again(
+        self, both: Path, pictures: Entries, queries: Floats, k: int, exact: bool
+    ) -> None:
+        found = Memory.open(both, text_weight=0.0).search(queries, k, rescore=10_000, exact=exact)
+        check(found, brute_force(pictures, queries, 8), k)
+
+    def test_the_default_finds_the_same_on_clusters(self, both: Path, queries: Floats) -> None:
+        memory = Memory.open(both, text_weight=0.0)
+        found, exact = memory.search(queries, 1), memory.search(queries, 1, exact=True)
+        assert [row[0].label for row in found] == [row[0].label for row in exact]
+
+    @pytest.mark.parametrize("crowd", [60, 300, 2000])
+    @pytest.mark.parametrize("spread", [1e-4, 0.0])
+    def test_k_distinct_classes_even_where_one_fills_the_nearest(
+        self, tmp_path: Path, crowd: int, spread: float
+    ) -> None:
+        near, labels = clusters([crowd], spread=spread)
+        far = clusters([1] * 4, classes=[1, 2, 3, 4])
+        root = build(tmp_path / "bundle", (np.vstack([near, far[0]]), np.concatenate([labels, far[1]])))
+        for rescore in (1, 50):
+            found = Memory.open(root).search(near[:1], 5, rescore=rescore)[0]
+            assert found[0].label == "class 0"
+            assert sorted(c.label for c in found) == [f"class {i}" for i in range(5)]
+
+    def test_where_copies_of_one_picture_fill_every_class(self, tmp_path: Path) -> None:
+        one = clusters([1])[0]
+        labels = np.repeat(np.arange(6, dtype=np.int32), 100)
+        root = build(tmp_path / "bundle", (np.repeat(one, 600, 0), labels))
+        assert len({c.label for c in Memory.open(root).search(one, 6)[0]}) == 6
+
+    @settings(max_examples=25)
+    @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 60), st.data())
+    def test_any_memory_gives_k_distinct_classes_best_first(
+        self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], rescore: int, data: st.DataObject
+    ) -> None:
+        k = data.draw(st.integers(1, len(sizes)))
+        root = build(tmp_path_factory.mktemp("any") / "bundle", clusters(sizes), dim=data.draw(st.integers(1, WIDTH)))
+        for row in Memory.open(root).search(clusters([1] * 3, seed=1)[0], k, rescore=rescore):
+            assert len({c.label for c in row}) == len(row) == k
+            assert [c.similarity for c in row] == sorted((c.similarity for c in row), reverse=True)
+
+    def test_a_single_query_equals_its_row_in_a_batch(self, both: Path, queries: Floats) -> None:
+        memory = Memory.open(both)
+        together = memory.search(queries, 4)
+        for row, query in enumerate(queries):
+            alone = memory.search(query[None], 4)[0]
+            assert [c.label for c in alone] == [c.label for c in together[row]]
+
+    def test_no_query(self, both: Path) -> None:
+        assert Memory.open(both).search(np.empty((0, WIDTH), np.float32), 3) == []
+
+    def test_other_floats_and_lists_do(self, both: Path, queries: Floats) -> None:
+        memory = Memory.open(both)
+        expected = [c.label for c in memory.search(queries[:1], 3)[0]]
+        for other in (queries[:1].astype(np.float64), queries[:1].tolist(), np.asfortranarray(queries)[:1]):
+            assert [c.label for c in memory.search(other, 3)[0]] == expected
+
+    def test_from_many_threads_as_from_one(self, both: Path, queries: Floats) -> None:
+        memory = Memory.open(both)
+        expected = memory.search(queries, 5)
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda count: memory.search(queries, 5, rescore=count), [50] * 40):
+                assert found == expected
+
+
+class TestBounds:
+    @pytest.mark.parametrize("k", [0, -1, 9, 10**9])
+    def test_k(self, both: Path, queries: Floats, k: int) -> None:
+        with pytest.raises(InputError, match=f"k={k}, but the memory holds 8 classes; choose 1 to 8"):
+            Memory.open(both).search(queries, k)
+
+    @pytest.mark.parametrize(
+        "shape", [(WIDTH,), (1, WIDTH + 1), (1, WIDTH - 1), (1, 1, WIDTH), (WIDTH, 1), ()], ids=str
+    )
+    def test_queries_of_another_shape(self, both: Path, shape: tuple[int, ...]) -> None:
+        with pytest.raises(InputError, match=r"queries must have shape \[N, 24\]"):
+            Memory.open(both).search(np.zeros(shape, np.float32), 1)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_queries_with_nan_or_infinity(self, both: Path, queries: Floats, value: float) -> None:
+        wrong = queries.copy()
+        wrong[-1, 3] = value
+        with pytest.raises(InputError, match="NaN or infinity"):
+            Memory.open(both).search(wrong, 1)
+
+    def test_a_class_without_entries_does_not_count(self, tmp_path: Path, queries: Floats) -> None:
+        root = build(tmp_path / "bundle", clusters([2, 2], classes=[0, 3]))
+        memory = Memory.open(root)
+        assert memory.classes == 2
+        assert {c.label for c in memory.search(queries[:1], 2)[0]} == {"class 0", "class 3"}
+        with pytest.raises(InputError, match="2 classes"):
+            memory.search(queries[:1], 3)
+
+    def test_dim(self, both: Path) -> None:
+        assert Memory.open(both).dim == WIDTH
+
+
+class TestTextWeight:
+    def test_0_is_the_pictures_alone_and_1_the_texts(
+        self, both: Path, pictures: Entries, texts: Entries, queries: Floats
+    ) -> None:
+        for weight, entries in ((0.0, pictures), (1.0, texts)):
+            memory = Memory.open(both, text_weight=weight)
+            check(memory.search(queries, 8, rescore=1000), brute_force(entries, queries, 8), 8)
+
+    @pytest.mark.parametrize("weight", [None, 0.1, 0.5, 0.9])
+    def test_between_it_is_the_weighed_sum(
+        self, both: Path, pictures: Entries, texts: Entries, queries: Floats, weight: float | None
+    ) -> None:
+        memory = Memory.open(both, text_weight=weight)
+        w = 0.3 if weight is None else weight
+        assert memory.text_weight == w
+        expected = (1 - w) * brute_force(pictures, queries, 8) + w * brute_force(texts, queries, 8)
+        check(memory.search(queries, 5, rescore=1000), expected, 5)
+
+    def test_exact_search_gives_the_weighed_sum_whatever_is_scored_again(
+        self, both: Path, pictures: Entries, texts: Entries, queries: Floats
+    ) -> None:
+        expected = 0.5 * brute_force(pictures, queries, 8) + 0.5 * brute_force(texts, queries, 8)
+        check(Memory.open(both, text_weight=0.5).search(queries, 5, exact=True), expected, 5)
+
+    def test_a_class_of_one_modality_can_still_be_found(self, tmp_path: Path) -> None:
+        root = build(tmp_path / "bundle", clusters([3, 3], classes=[0, 1]), clusters([1, 1], classes=[1, 2]))
+        memory = Memory.open(root, text_weight=0.5)
+        assert memory.classes == 3
+        assert len({c.label for c in memory.search(clusters([1])[0], 3)[0]}) == 3
+
+    def test_a_missing_modality_is_no_advantage(self, tmp_path: Path) -> None:
+        texts = clusters([1, 1, 1])
+        pictures = clusters([2, 2], classes=[0, 1])
+        root = build(tmp_path / "bundle", pictures, texts)
+        query = clusters([1], spread=0.1)[0]
+        scores = {c.label: c.similarity for c in Memory.open(root, text_weight=0.5).search(query, 3, rescore=100)[0]}
+        best_pictures = brute_force(pictures, query, 3)[0]
+        text = brute_force(texts, query, 3)[0]
+        assert scores["class 2"] <= 0.5 * best_pictures[:2].max() + 0.5 * text[2] + 1e-6
+
+    @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), float("inf")])
+    def test_out_of_range(self, both: Path, weight: float) -> None:
+        with pytest.raises(InputError, match="not between 0"):
+            Memory.open(both, text_weight=weight)
+
+    def test_without_the_modality(self, tmp_path: Path, pictures: Entries, texts: Entries) -> None:
+        only_pictures, only_texts = build(tmp_path / "p", pictures), build(tmp_path / "t", None, texts)
+        for root, missing, weights in ((only_pictures, "texts", (0.5, 1.0)), (only_texts, "pictures", (0.0, 0.5))):
+            for weight in weights:
+                with pytest.raises(InputError, match=f"needs {missing}, of which this memory has none"):
+                    Memory.open(root, text_weight=weight)
+            assert Memory.open(root).classes == 8
+
+
+class TestOpen:
+    def test_by_bundle_path_or_str(self, both: Path) -> None:
+        for where in (both, str(both), Bundle.open(both)):
+            assert len(Memory.open(where).labels) == 8
+
+    def test_a_bundle_without_memory(self, tiny_bundle: Path) -> None:
+        with pytest.raises(BundleError, match=r"no 'memory'.*rar-export memory"):
+            Memory.open(tiny_bundle)
+
+    @pytest.fixture
+    def own(self, tmp_path: Path, pictures: Entries) -> Path:
+        return build(tmp_path / "bundle", pictures)
+
+    @pytest.mark.parametrize("labels", [{}, None, "abc", 3, [1] * 8, ["a", None], [["a"]] * 8, ["a"] * 7, []])
+    def test_labels_that_are_no_names_or_too_few(
+        self, own: Path, labels: object, replace_file: Callable[..., Path]
+    ) -> None:
+        replace_file(own, "memory", "labels.json", json.dumps(labels).encode())
+        with pytest.raises(BundleError, match="memory"):
+            Memory.open(own)
+
+    @pytest.mark.parametrize("content", [b"", b"[", b'["\xff"]'])
+    def test_labels_that_are_no_json(self, own: Path, content: bytes, replace_file: Callable[..., Path]) -> None:
+        replace_file(own, "memory", "labels.json", content)
+        with pytest.raises(BundleError, match=r"labels\.json"):
+            Memory.open(own)
+
+    @pytest.mark.parametrize("stored", [None, "x", [], {}, 7, -1, "missing"])
+    def test_a_stored_weight_that_is_none(self, own: Path, stored: object, edit_manifest: Callable[..., None]) -> None:
+        def change(manifest: dict[str, Any]) -> None:
+            info = manifest["components"]["memory"]["info"]
+            info["text_weight"] = stored
+            if stored == "missing":
+                del info["text_weight"]
+
+        edit_manifest(own, change)
+        with pytest.raises(BundleError):
+            Memory.open(own)
+
+    def test_a_memory_without_entries(self, tmp_path: Path) -> None:
+        with stage(tmp_path / "bundle", "memory") as staging:
+            staging.info["text_weight"] = 0.0
+            write_json(staging.folder / "labels.json", ["a"])
+        with pytest.raises(BundleError, match="memory"):
+            Memory.open(tmp_path / "bundle")
+
+    def test_parts_of_different_dimensions(self, tmp_path: Path, pictures: Entries) -> None:
+        narrow = unit(np.random.default_rng(0).normal(size=(8, 5)))
+        root = build(tmp_path / "bundle", pictures, (narrow, np.arange(8, dtype=np.int32)), dim=3, text_weight=0.5)
+        with pytest.raises(BundleError, match="memory"):
+            Memory.open(root)
+
+    def test_labels_are_data(self, tmp_path: Path, pictures: Entries, replace_file: Callable[..., Path]) -> None:
+        root = build(tmp_path / "bundle", pictures)
+        odd = ['"', "a,b", "[x]\n", "{}", "</s>", " ", "烤鸭", "'; DROP"]
+        replace_file(root, "memory", "labels.json", json.dumps(odd).encode())
+        found = Memory.open(root).search(clusters([1])[0], 8)[0]
+        assert sorted(c.label for c in found) == sorted(odd)

@@ -1,0 +1,461 @@
+"""The loop: every picture answered or failed alone, in order, the same however it is called."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+from PIL import Image
+
+from rar.export.memory import MemorySource, build_memory
+from rar.runtime import (
+    Bundle,
+    BundleError,
+    ImageError,
+    InputError,
+    ProviderError,
+    Recognizer,
+    Result,
+    WcaOptions,
+)
+from rar.runtime.clip import Clip
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def recognizer(pictures_bundle: Path) -> Recognizer:
+    """Ranks by WCA unless it is told otherwise."""
+    return Recognizer.open(pictures_bundle, "cpu", wca=WcaOptions(crops=4))
+
+
+def scores(result: Result) -> dict[str, float]:
+    return {c.label: c.similarity if c.rank_score is None else c.rank_score for c in result.candidates}
+
+
+def assert_same(a: Result, b: Result) -> None:
+    assert scores(a) == pytest.approx(scores(b), abs=1e-5)
+    assert {c.label: c.similarity for c in a.retrieved} == pytest.approx(
+        {c.label: c.similarity for c in b.retrieved}, abs=1e-5
+    )
+
+
+class TestAnswers:
+    def test_each_picture_of_the_memory_finds_its_class(
+        self, recognizer: Recognizer, class_pictures: list[Path]
+    ) -> None:
+        results = recognizer.recognize(class_pictures, k=4, rank="none")
+        assert [result.label for result in results] == [path.parent.name for path in class_pictures]
+        for result in results:
+            assert result.error is None
+            assert result.score == result.candidates[0].similarity > 0.999
+            assert result.candidates == result.retrieved
+            assert result.candidates[0].label == result.label
+            assert len({c.label for c in result.candidates}) == 4
+
+    def test_the_bundle_s_own_ranker_is_the_default(
+        self, recognizer: Recognizer, names_bundle: Path, class_pictures: list[Path]
+    ) -> None:
+        for own, ranked in ((recognizer, True), (Recognizer.open(names_bundle, "cpu"), False)):
+            (result,) = own.recognize(class_pictures[0], k=2)
+            assert (result.candidates[0].rank_score is not None) == ranked
+
+    def test_path_bytes_pil_and_array_in_one_call(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        path = class_pictures[2]
+        array = np.asarray(Image.open(path).convert("RGB"))
+        sources = [path, str(path), path.read_bytes(), Image.open(path), array]
+        results = recognizer.recognize(sources, k=3)
+        assert len(results) == len(sources)
+        for result in results:
+            assert_same(result, results[0])
+
+    @pytest.mark.parametrize("kind", ["path", "str", "bytes", "pil", "array"])
+    def test_a_single_picture_needs_no_list(
+        self, recognizer: Recognizer, class_pictures: list[Path], kind: str
+    ) -> None:
+        path = class_pictures[2]
+        source: Any = {
+            "path": path,
+            "str": str(path),
+            "bytes": path.read_bytes(),
+            "pil": Image.open(path),
+            "array": np.asarray(Image.open(path).convert("RGB")),
+        }[kind]
+        (result,) = recognizer.recognize(source, k=3)
+        assert_same(result, recognizer.recognize([path], k=3)[0])
+
+    def test_nothing_in_nothing_out(self, recognizer: Recognizer) -> None:
+        assert recognizer.recognize([], k=1) == []
+        assert list(recognizer.stream(iter(()), k=1)) == []
+
+    def test_a_generator(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        results = recognizer.recognize((path for path in class_pictures), k=1, rank="none")
+        assert [result.label for result in results] == [path.parent.name for path in class_pictures]
+
+    @pytest.mark.parametrize("rank", ["none", "wca"])
+    def test_batch_size_does_not_change_the_answer(
+        self, recognizer: Recognizer, class_pictures: list[Path], rank: Any
+    ) -> None:
+        expected = list(recognizer.stream(class_pictures, k=4, rank=rank, batch_size=12))
+        for size in (1, 5, 100):
+            for a, b in zip(recognizer.stream(class_pictures, k=4, rank=rank, batch_size=size), expected, strict=True):
+                assert_same(a, b)
+
+    def test_many_threads_at_once_answer_as_one(self, pictures_bundle: Path, class_pictures: list[Path]) -> None:
+        recognizer = Recognizer.open(pictures_bundle, "cpu", threads=2, wca=WcaOptions(crops=3))
+        with ThreadPoolExecutor(8) as pool:  # before anything was answered: the lazy parts are raced for too
+            answers = list(pool.map(lambda _: recognizer.recognize(class_pictures, k=4), range(16)))
+        expected = recognizer.recognize(class_pictures, k=4)
+        for results in answers:
+            for a, b in zip(results, expected, strict=True):
+                assert_same(a, b)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 20_000), (20_000, 3)])
+    @pytest.mark.parametrize("rank", ["none", "wca"])
+    def test_extreme_pictures_are_answered(self, recognizer: Recognizer, shape: tuple[int, int], rank: Any) -> None:
+        (result,) = recognizer.recognize(np.full((*shape, 3), 200, np.uint8), k=4, rank=rank)
+        assert result.error is None
+        assert all(np.isfinite(score) for score in scores(result).values())
+
+    def test_k_up_to_the_number_of_classes(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        for k in (1, 2, 3, 4):
+            assert len(recognizer.recognize(class_pictures[0], k=k)[0].candidates) == k
+
+    def test_timings_of_every_stage(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        stages = {"decode", "preprocess", "embed", "search"}
+        for rank, expected in (("none", stages), ("wca", stages | {"rank"})):
+            for result in recognizer.recognize(class_pictures[:3], k=2, rank=rank):  # type: ignore[arg-type]
+                assert set(result.timings) == expected
+                assert all(ms > 0 for ms in result.timings.values())
+
+    def test_results_do_not_share_their_timings(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        a, b = recognizer.recognize(class_pictures[:2], k=2, rank="none")
+        a.timings.clear()
+        assert b.timings
+
+
+class TestBrokenPictures:
+    @pytest.fixture
+    def broken(self, tmp_path: Path, class_pictures: list[Path]) -> dict[str, Any]:
+        truncated = tmp_path / "truncated.jpg"
+        truncated.write_bytes(class_pictures[0].read_bytes()[:900])
+        (tmp_path / "text.jpg").write_text("no picture")
+        opened = Image.open(truncated)
+        return {
+            "missing": tmp_path / "missing.jpg",
+            "truncated": truncated,
+            "text": tmp_path / "text.jpg",
+            "folder": tmp_path,
+            "empty bytes": b"",
+            "float array": np.zeros((4, 4, 3), np.float32),
+            "grey array": np.zeros((4, 4), np.uint8),
+            "number": 7,
+            "none": None,
+            "lazily truncated pil": opened,
+            "pil of a rare mode": Image.new("La", (4, 4)),
+            "a side that the preprocessor does not take": np.zeros((1, 2**20 + 1, 3), np.uint8),
+        }
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "missing",
+            "truncated",
+            "text",
+            "folder",
+            "empty bytes",
+            "float array",
+            "grey array",
+            "number",
+            "none",
+            "lazily truncated pil",
+            "pil of a rare mode",
+            "a side that the preprocessor does not take",
+        ],
+    )
+    @pytest.mark.parametrize("rank", ["none", "wca"])
+    def test_one_fails_alone_and_the_order_is_kept(
+        self,
+        recognizer: Recognizer,
+        class_pictures: list[Path],
+        broken: dict[str, Any],
+        kind: str,
+        rank: Any,
+    ) -> None:
+        sources: list[Any] = [*class_pictures[:5], broken[kind], *class_pictures[5:]]
+        results = recognizer.recognize(sources, k=3, rank=rank)
+        assert len(results) == 13
+        failed = results.pop(5)
+        assert isinstance(failed.error, ImageError)
+        assert (failed.label, failed.score, list(failed.candidates), list(failed.retrieved)) == (None, None, [], [])
+        for a, b in zip(results, recognizer.recognize(class_pictures, k=3, rank=rank), strict=True):
+            assert a.error is None
+            assert_same(a, b)
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 16])
+    def test_all_broken(self, recognizer: Recognizer, tmp_path: Path, batch_size: int) -> None:
+        results = list(recognizer.stream([tmp_path / f"{i}.jpg" for i in range(5)], batch_size=batch_size, k=2))
+        assert [f"{i}.jpg: no such file" in str(result.error) for i, result in enumerate(results)] == [True] * 5
+
+    def test_a_single_broken_one(self, recognizer: Recognizer) -> None:
+        (result,) = recognizer.recognize(b"", k=1)
+        assert isinstance(result.error, ImageError)
+
+    def test_whole_batches_of_broken_ones_between_good_ones(
+        self, recognizer: Recognizer, class_pictures: list[Path]
+    ) -> None:
+        sources: list[Any] = [class_pictures[0], b"", b"", b"", b"", b"", class_pictures[-1]]
+        results = list(recognizer.stream(sources, k=1, rank="none", batch_size=2))
+        assert [result.label for result in results] == ["cat", None, None, None, None, None, "rocket"]
+
+
+class TestStream:
+    def test_an_endless_source_in_bounded_memory(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        taken = 0
+
+        def endless() -> Iterator[Path]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield class_pictures[taken % 12]
+
+        results = recognizer.stream(endless(), k=1, rank="none", batch_size=2)
+        for _ in range(5):
+            assert next(results).label is not None
+        results.close()  # type: ignore[attr-defined]
+        assert taken <= 8  # three batches answered, one ahead
+
+    def test_nothing_is_read_before_it_is_asked_for(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        taken: list[int] = []
+        source = (taken.append(i) or path for i, path in enumerate(class_pictures))  # type: ignore[func-returns-value]
+        results = recognizer.stream(source, k=1)
+        assert taken == []
+        next(results)
+
+    def test_an_error_of_the_source_reaches_the_caller_after_what_came_before(
+        self, recognizer: Recognizer, class_pictures: list[Path]
+    ) -> None:
+        def source() -> Iterator[Path]:
+            yield from class_pictures[:2]
+            raise RuntimeError("the camera is gone")
+
+        results = recognizer.stream(source(), k=1, rank="none", batch_size=2)
+        assert [next(results).label for _ in range(2)] == ["cat", "cat"]
+        with pytest.raises(RuntimeError, match="the camera is gone"):
+            next(results)
+
+    @pytest.mark.parametrize("batch_size", [0, -1])
+    def test_batch_size_out_of_range_is_said_at_once(self, recognizer: Recognizer, batch_size: int) -> None:
+        with pytest.raises(InputError, match=f"batch_size={batch_size}"):
+            recognizer.stream([], batch_size=batch_size)
+
+    def test_two_streams_at_a_time(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        a = recognizer.stream(class_pictures, k=1, rank="none", batch_size=3)
+        b = recognizer.stream(class_pictures[::-1], k=1, rank="none", batch_size=2)
+        pairs = [(x.label, y.label) for x, y in zip(a, b, strict=True)]
+        labels = [path.parent.name for path in class_pictures]
+        assert pairs == list(zip(labels, labels[::-1], strict=True))
+
+
+class TestSettings:
+    @pytest.mark.parametrize("k", [0, -1, 5, 1000])
+    def test_k_out_of_range(self, recognizer: Recognizer, class_pictures: list[Path], k: int) -> None:
+        with pytest.raises(InputError, match=f"k={k}, but the memory holds 4 classes; choose 1 to 4"):
+            recognizer.recognize(class_pictures, k=k)
+
+    @pytest.mark.parametrize("rank", ["mllm2", "", "WCA"])
+    def test_unknown_rank(self, recognizer: Recognizer, class_pictures: list[Path], rank: Any) -> None:
+        with pytest.raises(InputError, match="unknown; choose none, wca"):
+            recognizer.recognize(class_pictures, k=2, rank=rank)
+
+    def test_unknown_provider(self, pictures_bundle: Path) -> None:
+        with pytest.raises(InputError, match="'gpu' is unknown; choose auto, cpu, cuda, tensorrt"):
+            Recognizer.open(pictures_bundle, "gpu")
+
+    @pytest.mark.parametrize(
+        ("provider", "needed"), [("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")]
+    )
+    def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(
+        self, pictures_bundle: Path, provider: str, needed: str
+    ) -> None:
+        if needed in onnxruntime.get_available_providers():
+            pytest.skip(f"this onnxruntime offers {needed}")
+        with pytest.raises(ProviderError, match=f"'{provider}' cannot run visual.onnx"):
+            Recognizer.open(pictures_bundle, provider)
+
+    def test_auto_says_what_it_chose(self, pictures_bundle: Path) -> None:
+        assert Recognizer.open(pictures_bundle).provider in ("cpu", "cuda", "tensorrt")
+        assert Recognizer.open(pictures_bundle, "cpu").provider == "cpu"
+
+    @pytest.mark.parametrize("threads", [0, -1])
+    def test_threads_out_of_range(self, pictures_bundle: Path, threads: int) -> None:
+        with pytest.raises(InputError, match=f"threads={threads}"):
+            Recognizer.open(pictures_bundle, threads=threads)
+
+    def test_any_number_of_threads_answers_the_same(
+        self, recognizer: Recognizer, pictures_bundle: Path, class_pictures: list[Path]
+    ) -> None:
+        single = Recognizer.open(pictures_bundle, "cpu", threads=1, wca=WcaOptions(crops=4))
+        for a, b in zip(single.recognize(class_pictures, k=3), recognizer.recognize(class_pictures, k=3), strict=True):
+            assert_same(a, b)
+
+    def test_text_weight_replaces_the_memory_s(self, pictures_bundle: Path, class_pictures: list[Path]) -> None:
+        texts = Recognizer.open(pictures_bundle, "cpu", text_weight=1.0)
+        result = texts.recognize(class_pictures[0], k=4, rank="none")[0]
+        assert result.score is not None
+        assert result.score < 0.9  # no picture is compared with
+        with pytest.raises(InputError, match="text_weight"):
+            Recognizer.open(pictures_bundle, "cpu", text_weight=2.0)
+
+
+class TestDamagedBundle:
+    @pytest.fixture
+    def own(self, pictures_bundle: Path, writable: Callable[[Path], Path]) -> Path:
+        return writable(pictures_bundle)
+
+    @pytest.mark.parametrize("where", ["nowhere", ""])
+    def test_no_bundle(self, tmp_path: Path, where: str) -> None:
+        with pytest.raises(BundleError, match="no bundle there"):
+            Recognizer.open(tmp_path / where)
+
+    def test_no_memory(self, tiny_bundle: Path) -> None:
+        with pytest.raises(BundleError, match="rar-export memory"):
+            Recognizer.open(tiny_bundle)
+
+    def test_no_encoder(self, own: Path, edit_manifest: Callable[..., None]) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"].pop("clip"))
+        with pytest.raises(BundleError, match="no 'clip'"):
+            Recognizer.open(own)
+
+    def test_a_newer_format(self, own: Path, edit_manifest: Callable[..., None]) -> None:
+        edit_manifest(own, lambda manifest: manifest.update(format=99))
+        with pytest.raises(BundleError, match=r"format 99.*upgrade"):
+            Recognizer.open(own)
+
+    def test_a_memory_of_another_encoder(self, own: Path, replace_file: Callable[..., Path]) -> None:
+        graph = (own / "clip" / "visual.onnx").read_bytes()
+        replace_file(own, "clip", "visual.onnx", graph + b"\x0a\x00")
+        with pytest.raises(BundleError, match="made with another encoder; build it again"):
+            Recognizer.open(own)
+
+    @pytest.mark.parametrize("encoder", [None, "", 7, "missing"])
+    def test_a_memory_that_does_not_say_whose(
+        self, own: Path, encoder: object, edit_manifest: Callable[..., None]
+    ) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"]["memory"]["info"].update(encoder=encoder))
+        with pytest.raises(BundleError, match="another encoder"):
+            Recognizer.open(own)
+
+    @pytest.mark.parametrize("name", ["visual.onnx", "visual.onnx.data", "preprocess.json"])
+    def test_altered_truncated_or_missing_encoder_files(self, own: Path, name: str) -> None:
+        path = own / "clip" / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=f"{name}: altered"):
+            Recognizer.open(own)
+        path.write_bytes(content[:-1])
+        with pytest.raises(BundleError, match=f"{name}: "):
+            Recognizer.open(own)
+        path.unlink()
+        with pytest.raises(BundleError, match=f"{name}: missing"):
+            Recognizer.open(own)
+
+    @pytest.mark.parametrize("name", ["visual.onnx", "visual.onnx.data", "preprocess.json"])
+    def test_encoder_files_that_the_manifest_lacks(
+        self, own: Path, name: str, edit_manifest: Callable[..., None]
+    ) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"]["clip"]["files"].pop(name))
+        with pytest.raises(BundleError):
+            Recognizer.open(own)
+
+    def test_an_encoder_that_is_no_graph(self, own: Path, replace_file: Callable[..., Path]) -> None:
+        replace_file(own, "clip", "visual.onnx", b"garbage")
+        with pytest.raises(BundleError, match=r"visual\.onnx: ONNX Runtime cannot load it"):
+            Clip(Bundle.open(own), "cpu")
+
+    @pytest.mark.parametrize("name", ["index.usearch", "vectors.npy", "entries.npy", "reduction.npz"])
+    def test_truncated_memory(self, own: Path, name: str) -> None:
+        path = own / "memory" / "pictures" / name
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(BundleError, match=name):
+            Recognizer.open(own)
+
+    def test_a_missing_tokenizer_is_named(self, own: Path) -> None:
+        (own / "clip" / "tokenizer.json").unlink()
+        with pytest.raises(BundleError, match=r"tokenizer\.json: missing"):
+            Recognizer.open(own)
+
+    @pytest.mark.parametrize("name", ["tokenizer.json", "text.onnx"])
+    def test_a_text_tower_that_the_manifest_lacks_is_named_when_it_is_needed(
+        self, own: Path, name: str, edit_manifest: Callable[..., None]
+    ) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"]["clip"]["files"].pop(name))
+        clip = Clip(Bundle.open(own), "cpu")
+        assert clip.embed_pixels(clip.preprocess([np.zeros((4, 4, 3), np.uint8)])).shape == (1, 32)
+        with pytest.raises(BundleError, match=f"clip has no {name}"):
+            clip.embed_texts(["a cat"])
+        with pytest.raises(BundleError, match=f"clip has no {name}"):
+            build_memory(Bundle.open(own), MemorySource(classes=["a"]), dim="none", provider="cpu")
+
+    def test_an_altered_tokenizer_is_named_when_it_is_needed(self, own: Path) -> None:
+        path = own / "clip" / "tokenizer.json"
+        path.write_bytes(path.read_bytes()[:-2] + b" }")
+        clip = Clip(Bundle.open(own), "cpu")
+        with pytest.raises(BundleError, match=r"tokenizer\.json: altered"):
+            clip.embed_texts(["a cat"])
+
+    @pytest.mark.parametrize("content", [b"[]", b"{}", b"null", b"{", b'{"size": -1}', b'{"size": "x", "mean": 1}'])
+    def test_preprocess_settings_that_are_none(
+        self, own: Path, content: bytes, replace_file: Callable[..., Path]
+    ) -> None:
+        replace_file(own, "clip", "preprocess.json", content)
+        with pytest.raises(BundleError, match=r"preprocess\.json"):
+            Clip(Bundle.open(own), "cpu")
+
+    def test_preprocess_settings_of_another_size(self, own: Path, replace_file: Callable[..., Path]) -> None:
+        settings = json.loads((own / "clip" / "preprocess.json").read_text())
+        replace_file(own, "clip", "preprocess.json", json.dumps(settings | {"size": 64, "shortest_edge": 64}).encode())
+
+        def embed() -> None:
+            clip = Clip(Bundle.open(own), "cpu")
+            clip.embed_pixels(clip.preprocess([np.zeros((4, 4, 3), np.uint8)]))
+
+        with pytest.raises(BundleError):
+            embed()
+
+    @pytest.mark.parametrize("key", ["dim", "templates", "clean"])
+    def test_an_encoder_entry_that_lacks_something(
+        self, own: Path, key: str, edit_manifest: Callable[..., None]
+    ) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"]["clip"]["info"].pop(key))
+        with pytest.raises(BundleError, match=key):
+            Recognizer.open(own)
+
+    @pytest.mark.parametrize("rank", ["mllm9", None, [], {}, 3])
+    def test_a_ranker_of_a_later_release(self, own: Path, rank: object, edit_manifest: Callable[..., None]) -> None:
+        edit_manifest(own, lambda manifest: manifest["components"]["memory"]["info"].update(rank=rank))
+        with pytest.raises(BundleError, match="unknown to this release; upgrade"):
+            Recognizer.open(own)
+
+
+class TestNames:
+    def test_braces_and_markup_in_a_name_are_data(self, pictures_bundle: Path) -> None:
+        clip = Clip(Bundle.open(pictures_bundle), "cpu")
+        names = ["{}", "{0}", "{x.y}", "%s", "<end_of_text>", "a\nb", '"', ""]
+        embeddings = clip.embed_names(names)
+        assert embeddings.shape == (len(names), 32)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+    def test_more_texts_than_fit_one_run_and_none_at_all(self, pictures_bundle: Path) -> None:
+        clip = Clip(Bundle.open(pictures_bundle), "cpu")
+        texts = [f"number {i}" for i in range(150)]
+        together = clip.embed_texts(texts)
+        np.testing.assert_allclose(together[130:131], clip.embed_texts(texts[130:131]), atol=1e-5)
+        assert clip.embed_texts([]).shape == (0, 32)
+        assert clip.embed_names([]).shape == (0, 32)
