@@ -216,7 +216,7 @@ class TestDescriptions:
         [
             ("", "JSON"),
             ("{", "JSON"),
-            ("[" * 100_000, ""),
+            ("[" * 100_000, "JSON"),
             ("[]", "must be a JSON object"),
             ("null", "must be a JSON object"),
             ("{}", "at least one class"),
@@ -237,7 +237,7 @@ class TestDescriptions:
     def test_unreadable(self, tmp_path: Path) -> None:
         refuses(read_descriptions, tmp_path / "nowhere.json", "cannot be read")
         (tmp_path / "d.json").write_bytes(b'{"caf\xe9": []}')
-        refuses(read_descriptions, tmp_path / "d.json", "")
+        refuses(read_descriptions, tmp_path / "d.json", "UTF-8")
 
 
 class TestFewShot:

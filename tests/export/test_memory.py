@@ -259,6 +259,7 @@ class TestEmbeddingFiles:
         with pytest.raises(InputError, match="embedding 1 is zero, NaN or infinite"):
             build(own, embeddings=embeddings, embedding_labels=["a", "b", "c"])
 
+    @pytest.mark.filterwarnings("ignore:overflow")
     @pytest.mark.parametrize(("dtype", "value"), [(np.float32, 3e38), (np.float64, 1e300), (np.float64, 1e-200)])
     def test_extreme_lengths_are_scaled(self, own: Path, dtype: type, value: float) -> None:
         raw = np.random.default_rng(0).choice([-1.0, 1.0], (3, DIM)).astype(dtype) * dtype(value)
