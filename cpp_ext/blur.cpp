@@ -14,15 +14,18 @@ BlurMethod parse_method(const std::string& name) {
     throw std::invalid_argument("blur must be gaussian or pillow, not '" + name + "'");
 }
 
-Raster blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method) {
-    if (sigma > 0 && method == BlurMethod::kGaussian) return gaussian_blur(kernels, image, part, sigma);
-    if (sigma > 0) return pillow_blur(image, part, sigma, kernels == nullptr ? box_pass : kernels->box_pass);
-    Raster copy(part.width(), part.height());
-    for (std::int64_t y = 0; y < part.height(); ++y) {
-        std::memcpy(copy.row(y), image.row(part.y0 + y) + part.x0 * kChannels,
-                    static_cast<std::size_t>(part.width() * kChannels));
+void blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method,
+          const Raster& target, std::int64_t left, std::int64_t top) {
+    if (sigma > 0 && method == BlurMethod::kGaussian) {
+        gaussian_blur(kernels, image, part, sigma, target, left, top);
+    } else if (sigma > 0) {
+        pillow_blur(image, part, sigma, kernels == nullptr ? box_pass : kernels->box_pass, target, left, top);
+    } else {
+        for (std::int64_t y = 0; y < part.height(); ++y) {
+            std::memcpy(target.row(top + y) + left * kChannels, image.row(part.y0 + y) + part.x0 * kChannels,
+                        static_cast<std::size_t>(part.width() * kChannels));
+        }
     }
-    return copy;
 }
 
 }  // namespace rar

@@ -21,11 +21,15 @@ BlurMethod parse_method(const std::string& name);
 // The largest deviation either method takes.
 constexpr double kMaxSigma = 10000.0;
 
-// `part` lies in the picture and holds a pixel; 0 <= sigma <= kMaxSigma, zero for a plain copy.
-Raster blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method);
+// Writes `part`, which lies in the picture and holds a pixel, to (left, top) of `target`.
+// 0 <= sigma <= kMaxSigma; zero is a plain copy.
+void blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method,
+          const Raster& target, std::int64_t left, std::int64_t top);
 
 // The two methods, for sigma > 0.
-Raster gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma);
-Raster pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass);
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma,
+                   const Raster& target, std::int64_t left, std::int64_t top);
+void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Raster& target,
+                 std::int64_t left, std::int64_t top);
 
 }  // namespace rar

@@ -44,15 +44,14 @@ struct Direction {
 
 }  // namespace
 
-Raster gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma) {
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma,
+                   const Raster& target, std::int64_t left, std::int64_t top) {
     const Direction x(image.width, part.x0, part.width(), sigma, kernels);
     const Direction y(image.height, part.y0, part.height(), sigma, kernels);
     const Raster samples(x.samples, y.samples);
     resample(kernels, image, x.sampling, y.sampling, Order::kHorizontalFirst, 0, y.samples, samples.canvas(), 0, 0);
-    Raster result(part.width(), part.height());
     resample(kernels, samples.view(), x.gaussian, y.gaussian, Order::kHorizontalFirst, 0, part.height(),
-             result.canvas(), 0, 0);
-    return result;
+             target.canvas(), left, top);
 }
 
 }  // namespace rar

@@ -36,10 +36,19 @@ void three_passes(std::uint8_t*& a, std::uint8_t*& b, std::int64_t count, const 
     }
 }
 
-// Rows side by side: a block of lines is what fits of whole rows. `result` takes the columns from `left` on.
+// Copies `count` pixels that lie `from` bytes apart to places `to` bytes apart, four bytes at a time where there is
+// a next pixel, whose first byte is then overwritten.
+void spread_pixels(const std::uint8_t* source, std::int64_t from, std::uint8_t* target, std::int64_t to,
+                   std::int64_t count) {
+    for (std::int64_t i = 0; i + 1 < count; ++i) std::memcpy(target + i * to, source + i * from, 4);
+    std::memcpy(target + (count - 1) * to, source + (count - 1) * from, kChannels);
+}
+
+// Rows side by side: a block of lines is what fits of whole rows, and a byte to spare. `result` takes its width of
+// columns from `left` on.
 void horizontal(const ImageView& image, std::int64_t left, const Raster& result, const BoxWeights& weights,
                 BoxPass pass) {
-    constexpr std::int64_t kRows = kLines / kChannels;
+    constexpr std::int64_t kRows = (kLines - 1) / kChannels;
     const auto bytes = static_cast<std::size_t>(image.width * kLines);
     const AlignedBuffer first(bytes);
     const AlignedBuffer second(bytes);
@@ -49,44 +58,50 @@ void horizontal(const ImageView& image, std::int64_t left, const Raster& result,
         std::uint8_t* b = second.data();
         const std::int64_t rows = std::min(kRows, image.height - top);
         for (std::int64_t y = 0; y < rows; ++y) {
-            const std::uint8_t* source = image.row(top + y);
-            for (std::int64_t x = 0; x < image.width; ++x) {
-                for (int c = 0; c < kChannels; ++c) a[x * kLines + y * kChannels + c] = source[x * kChannels + c];
-            }
+            spread_pixels(image.row(top + y), kChannels, a + y * kChannels, kLines, image.width);
         }
         three_passes(a, b, image.width, weights, pass);
         for (std::int64_t y = 0; y < rows; ++y) {
-            std::uint8_t* target = result.row(top + y);
-            const std::uint8_t* lines = a + left * kLines + y * kChannels;
-            for (std::int64_t x = 0; x < result.view().width; ++x) {
-                for (int c = 0; c < kChannels; ++c) target[x * kChannels + c] = lines[x * kLines + c];
-            }
+            spread_pixels(a + left * kLines + y * kChannels, kLines, result.row(top + y), kChannels,
+                          result.view().width);
         }
     }
 }
 
-// Columns of bytes lie side by side already. `result` takes the rows from `top` on.
-void vertical(const ImageView& image, std::int64_t top, const Raster& result, const BoxWeights& weights,
-              BoxPass pass) {
+// Copies `count` blocks of up to kLines bytes.
+void copy_blocks(const std::uint8_t* source, std::int64_t from, std::uint8_t* target, std::int64_t to,
+                 std::int64_t lines, std::int64_t count) {
+    if (lines == kLines) {  // a size the compiler knows needs no call
+        for (std::int64_t i = 0; i < count; ++i) std::memcpy(target + i * to, source + i * from, kLines);
+        return;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+        std::memcpy(target + i * to, source + i * from, static_cast<std::size_t>(lines));
+    }
+}
+
+// Columns of bytes lie side by side already. Rows [skipped, skipped + rows) of the result go to `target`.
+void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, const BoxWeights& weights,
+              BoxPass pass, const Raster& target, std::int64_t left, std::int64_t top) {
     const auto bytes = static_cast<std::size_t>(image.height * kLines);
     const AlignedBuffer first(bytes);
     const AlignedBuffer second(bytes);
     std::memset(first.data(), 0, bytes);
-    for (std::int64_t left = 0; left < image.width * kChannels; left += kLines) {
+    for (std::int64_t column = 0; column < image.width * kChannels; column += kLines) {
         std::uint8_t* a = first.data();
         std::uint8_t* b = second.data();
-        const auto lines = static_cast<std::size_t>(std::min<std::int64_t>(kLines, image.width * kChannels - left));
-        for (std::int64_t y = 0; y < image.height; ++y) std::memcpy(a + y * kLines, image.row(y) + left, lines);
+        const std::int64_t lines = std::min<std::int64_t>(kLines, image.width * kChannels - column);
+        copy_blocks(image.row(0) + column, image.row_stride, a, kLines, lines, image.height);
         three_passes(a, b, image.height, weights, pass);
-        for (std::int64_t y = 0; y < result.view().height; ++y) {
-            std::memcpy(result.row(y) + left, a + (top + y) * kLines, lines);
-        }
+        copy_blocks(a + skipped * kLines, kLines, target.row(top) + left * kChannels + column,
+                    target.view().row_stride, lines, rows);
     }
 }
 
 }  // namespace
 
-Raster pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass) {
+void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Raster& target,
+                 std::int64_t left, std::int64_t top) {
     const BoxWeights weights = box_weights(box_radius(static_cast<float>(sigma)));
     // What three passes can carry into the part; at the picture's own edge the filter repeats the last pixel.
     const std::int64_t reach = kPasses * (weights.radius + 1);
@@ -95,9 +110,7 @@ Raster pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPa
     const ImageView source{image.row(wide.y0) + wide.x0 * kChannels, wide.width(), wide.height(), image.row_stride};
     const Raster rows(part.width(), wide.height());
     horizontal(source, part.x0 - wide.x0, rows, weights, pass);
-    Raster result(part.width(), part.height());
-    vertical(rows.view(), part.y0 - wide.y0, result, weights, pass);
-    return result;
+    vertical(rows.view(), part.y0 - wide.y0, part.height(), weights, pass, target, left, top);
 }
 
 }  // namespace rar

@@ -1,7 +1,6 @@
 #include "preprocessor.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <utility>
 
@@ -73,9 +72,7 @@ std::vector<std::shared_ptr<const SharedBlur>> Preprocessor::blur_shared(const I
                 const std::int64_t first = part.height() * index / bands;
                 const std::int64_t last = part.height() * (index + 1) / bands;
                 const Rect rows{part.x0, part.y0 + first, part.x1, part.y0 + last};
-                const Raster strip = blur(kernels_, frame, rows, regions[i].sigma, style.method);
-                std::memcpy(made->pixels.row(first), strip.row(0),
-                            static_cast<std::size_t>((last - first) * part.width() * kChannels));
+                blur(kernels_, frame, rows, regions[i].sigma, style.method, made->pixels, 0, first);
             });
             blurred = std::move(made);
         }

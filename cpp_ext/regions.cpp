@@ -27,11 +27,16 @@ Raster background(const Kernels* kernels, const ImageView& frame, const Rect& pa
         }
         return painted;
     }
-    if (style.surround == Surround::kKeep) return blur(kernels, frame, part, 0.0, style.method);
-    if (shared == nullptr) return blur(kernels, frame, part, region.sigma, style.method);
-    const Rect local{part.x0 - shared->part.x0, part.y0 - shared->part.y0, part.x1 - shared->part.x0,
-                     part.y1 - shared->part.y0};
-    return blur(kernels, shared->pixels.view(), local, 0.0, style.method);
+    Raster result(part.width(), part.height());
+    if (shared != nullptr) {
+        const Rect local{part.x0 - shared->part.x0, part.y0 - shared->part.y0, part.x1 - shared->part.x0,
+                         part.y1 - shared->part.y0};
+        blur(kernels, shared->pixels.view(), local, 0.0, style.method, result, 0, 0);
+    } else {
+        const double sigma = style.surround == Surround::kBlur ? region.sigma : 0.0;
+        blur(kernels, frame, part, sigma, style.method, result, 0, 0);
+    }
+    return result;
 }
 
 // How much of the sharp picture shows at each pixel of the part: 0 or 255, in all three channels, so that it can
@@ -159,8 +164,10 @@ Raster compose(const Kernels* kernels, const ImageView& frame, const Region& reg
     Raster pixels = background(kernels, frame, part, region, style, shared);
     if (region.mask || style.feather > 0) {
         const Raster hard = coverage(part, region);
+        const Raster soft(part.width(), part.height());
         const Rect whole{0, 0, part.width(), part.height()};
-        blend(frame, part, blur(kernels, hard.view(), whole, style.feather, BlurMethod::kGaussian), pixels);
+        blur(kernels, hard.view(), whole, style.feather, BlurMethod::kGaussian, soft, 0, 0);
+        blend(frame, part, soft, pixels);
     } else {
         paste_box(frame, part, region.box, pixels);
     }
