@@ -18,10 +18,10 @@ void box_pass_lines(const std::uint8_t* in, std::uint8_t* out, std::int64_t coun
     for (int line = 0; line < kLines; ++line) sums[line] += at(last)[line] * beyond;
 
     for (std::int64_t position = 0; position < count; ++position) {
-        const std::uint8_t* leaving = at(position - radius - 1);
-        const std::uint8_t* entering = at(position + radius);
-        const std::uint8_t* next = at(position + radius + 1);
-        std::uint8_t* result = out + position * kLines;
+        const std::uint8_t* __restrict leaving = at(position - radius - 1);
+        const std::uint8_t* __restrict entering = at(position + radius);
+        const std::uint8_t* __restrict next = at(position + radius + 1);
+        std::uint8_t* __restrict result = out + position * kLines;
         for (int line = 0; line < kLines; ++line) {
             const std::uint32_t sum = sums[line] + entering[line] - leaving[line];
             const std::uint32_t ends = static_cast<std::uint32_t>(leaving[line]) + next[line];

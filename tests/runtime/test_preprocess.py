@@ -65,8 +65,9 @@ def pillow_prepare(
 
 def normalised(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
     """torchvision's ToTensor and Normalize, in the same float32 steps."""
-    values = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    return (values - np.float32(mean)[:, None, None]) / np.float32(std)[:, None, None]
+    unit = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    below, scale = (np.array(values, np.float32)[:, None, None] for values in (mean, std))
+    return np.asarray((unit - below) / scale, np.float32)
 
 
 def expected(pixels: Pixels, pre: Preprocess) -> npt.NDArray[np.float32]:
@@ -121,6 +122,17 @@ def test_very_long_picture_costs_only_what_is_kept() -> None:
     assert pre([picture(20_000, 3)]).shape == (1, 3, 224, 224)
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", [(2, 50_000), (50_000, 2), (1, 1), (1, 50_000), (50_000, 1)])
+def test_extreme_shapes_equal_the_scalar_form(
+    fit: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = picture(*shape)
+    fast = Preprocess(50, CLIP_MEAN, CLIP_STD, fit=fit)([pixels])
+    monkeypatch.setenv("RAR_SIMD", "scalar")
+    np.testing.assert_array_equal(fast, Preprocess(50, CLIP_MEAN, CLIP_STD, fit=fit)([pixels]))
+
+
 def test_open_clip_transforms_agree() -> None:
     transform = pytest.importorskip("open_clip.transform")
     for mode, fit in (("shortest", "crop"), ("squash", "squash"), ("longest", "pad")):
@@ -152,8 +164,8 @@ def test_view_is_resized_as_pillows_crop_and_not_copied() -> None:
         np.s_[3:40:2, 4:30],
     ],
 )
-def test_any_strides_give_the_result_of_a_copy(view: object) -> None:
-    pixels = picture(60, 70)[view]  # type: ignore[index]
+def test_any_strides_give_the_result_of_a_copy(view: tuple[slice, ...]) -> None:
+    pixels = picture(60, 70)[view]
     pre = Preprocess(24, CLIP_MEAN, CLIP_STD)
     np.testing.assert_array_equal(pre([pixels]), pre([np.ascontiguousarray(pixels)]))
 

@@ -119,7 +119,7 @@ def test_blurring_a_flat_picture_changes_nothing(level: str) -> None:
     pixels = np.full((50, 60, 3), (0, 128, 255), np.uint8)
     for method in ("gaussian", "pillow"):
         for radius in (0.4, 3.0, 30.0, 3000.0):
-            blur = Blur(radius, "pixels", method)  # type: ignore[arg-type]
+            blur = Blur(radius, "pixels", method)
             result = levels_of(preprocess().regions(pixels, [(10, 10, 20, 30)], 2.0, blur))
             np.testing.assert_array_equal(result[0], squashed(pixels[:SIZE, :SIZE]))
 
