@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rar.runtime.errors import RarError
+from rar.runtime.cli import guard
 
 _COMMANDS = {
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
@@ -30,13 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
-    try:
-        return int(args.run(args))
-    except RarError as error:
-        print(f"rar-bench {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return guard(f"rar-bench {args.command}", lambda: int(args.run(args)))
 
 
 if __name__ == "__main__":

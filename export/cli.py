@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rar.runtime.errors import InputError, RarError
+from rar.runtime.cli import guard
+from rar.runtime.errors import ExportError, InputError
 
 _SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (relative to the file) and `label`"
 
@@ -14,15 +15,15 @@ _SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (rel
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 0, or 2 with one line on stderr where the input cannot be used."""
     args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except RarError as error:
-        print(f"rar-export {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"rar-export {args.command}: stopped; nothing was changed", file=sys.stderr)
-        return 130
-    return 0
+
+    def run() -> int:
+        try:
+            args.run(args)
+        except ImportError as error:
+            raise ExportError(f"{error}; install the extras: pip install 'rar-runtime[cpu,export,starter]'") from error
+        return 0
+
+    return guard(f"rar-export {args.command}", run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,8 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--labels", metavar="FILE", help="the class of each vector, one a line; with --embeddings")
     memory.add_argument(
         "--dim",
-        default="64",
-        help="dimensions of the index: a number, a share such as 1/9, or none (default: %(default)s)",
+        help="dimensions of the index: a number, a share such as 1/9, or none for all (default: 64, or all of fewer)",
     )
     memory.add_argument(
         "--text-weight",
@@ -142,8 +142,8 @@ def _clip(args: argparse.Namespace) -> None:
 
 
 def _memory(args: argparse.Namespace) -> None:
+    import shutil
     from dataclasses import replace
-    from pathlib import Path
 
     from rar.runtime import bundle as bundles
 
@@ -165,19 +165,22 @@ def _memory(args: argparse.Namespace) -> None:
         classes=labelled.read_classes(args.classes) if args.classes else (),
         descriptions=labelled.read_descriptions(args.descriptions) if args.descriptions else None,
     )
-    target = bundles.Bundle.open(args.bundle)
-    if args.out:
-        bundles.copy(target, args.out, without="memory")
-        target = bundles.Bundle.open(Path(args.out))
-    info = build_memory(
-        target,
-        source,
-        args.dim,
-        text_weight=args.text_weight,
-        rank=args.rank,
-        provider=args.provider,
-        threads=args.threads,
-    )
+    original = bundles.Bundle.open(args.bundle)
+    target = bundles.copy(original, args.out, without="memory") if args.out else original
+    try:
+        info = build_memory(
+            target,
+            source,
+            args.dim,
+            text_weight=args.text_weight,
+            rank=args.rank,
+            provider=args.provider,
+            threads=args.threads,
+        )
+    except BaseException:
+        if args.out:
+            shutil.rmtree(args.out, ignore_errors=True)
+        raise
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
 

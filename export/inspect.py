@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rar.runtime.bundle import Bundle
+from rar.runtime.cli import printable
 from rar.runtime.clip import Clip
 from rar.runtime.errors import BundleError
 from rar.runtime.memory import Memory
@@ -23,10 +24,10 @@ def describe(bundle: Bundle) -> str:
     for name, component in bundle.components.items():
         total = sum(record.bytes for record in component.files.values())
         lines += ["", f"{name}  {_size(total)}"]
-        width = max(len(file) for file in component.files)
+        width = max((len(file) for file in component.files), default=0)
         lines += [f"  {file:<{width}}  {_size(record.bytes):>9}" for file, record in component.files.items()]
         lines += [f"  {line}" for line in _facts(dict(component.info))]
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)  # a stranger's manifest must not steer the terminal
 
 
 def verify(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +39,12 @@ def read_images(source: str | Path) -> list[LabelledImage]:
         InputError: Nothing there, no picture, a class without pictures, a blank or missing field.
     """
     source = Path(source)
-    if source.is_dir():
+    try:
+        mode = source.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: no such folder or file ({error}); check the path") from error
+    if stat.S_ISDIR(mode):
         return _read_folder(source)
-    if not source.is_file():
-        raise InputError(f"{source}: no such folder or file; check the path")
     if source.suffix.lower() not in (".csv", ".jsonl"):
         raise InputError(f"{source}: pictures come from a folder, a .csv or a .jsonl")
     rows = _read_csv(source) if source.suffix.lower() == ".csv" else _read_jsonl(source)
@@ -61,7 +65,7 @@ def read_classes(file: str | Path) -> list[str]:
     Raises:
         InputError: No such file, no name, a blank line between names, or a name that stands twice.
     """
-    names = _read_text(Path(file)).rstrip().split("\n")
+    names = read_text(Path(file)).rstrip().split("\n")
     return check_labels([name.strip() for name in names], str(file))
 
 
@@ -72,8 +76,8 @@ def read_descriptions(file: str | Path) -> dict[str, list[str]]:
         InputError: No such file, another form, or a blank class or sentence.
     """
     try:
-        content = json.loads(_read_text(Path(file)), object_pairs_hook=_unique_pairs)
-    except ValueError as error:
+        content = json.loads(read_text(Path(file)), object_pairs_hook=_unique_pairs)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not the JSON of {{class: [sentences]}} ({error})") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"{file}: must be a JSON object of {{class: [sentences]}} with at least one class")
@@ -106,10 +110,10 @@ def few_shot(images: list[LabelledImage], shots: int, seed: int) -> list[Labelle
     """Draws `shots` pictures a class (all of a class that has fewer), in the given order.
 
     Raises:
-        InputError: `shots` is below 1.
+        InputError: `shots` is below 1, or the seed below 0.
     """
-    if shots < 1:
-        raise InputError(f"shots={shots}; give 1 or more")
+    if shots < 1 or seed < 0:
+        raise InputError(f"shots={shots}, seed={seed}; give shots from 1 and a seed from 0")
     by_class: dict[str, list[int]] = {}
     for position, image in enumerate(images):
         by_class.setdefault(image.label, []).append(position)
@@ -126,22 +130,29 @@ def _read_folder(folder: Path) -> list[LabelledImage]:
 
 
 def _read_csv(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(_read_text(file).splitlines())
+    # A stream and not lines: a quoted field may hold a line break.
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
+    rows = []
+    try:
+        for row in reader:
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num + 1}: not CSV ({error})") from error
     if not {"path", "label"} <= set(reader.fieldnames or ()):
         raise InputError(
             f"{file}: needs the columns path and label, has {', '.join(reader.fieldnames or ()) or 'none'}"
         )
-    return [(reader.line_num, row) for row in reader]
+    return rows
 
 
 def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
-    for line, text in enumerate(_read_text(file).splitlines(), 1):
+    for line, text in enumerate(read_text(file).split("\n"), 1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file}, line {line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise InputError(f"{file}, line {line}: must be an object with path and label")
@@ -149,13 +160,18 @@ def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """A UTF-8 file's text, line ends as they are.
+
+    Raises:
+        InputError: The file cannot be read, or is not UTF-8.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is not UTF-8 text ({error})") from error
+        raise InputError(f"{file}: cannot be read, it is not UTF-8 text ({error})") from error
 
 
 def _unique_pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from .labelled import LabelledImage
 
 Floats = npt.NDArray[np.float32]
 
-DEFAULT_DIM = "64"
+DEFAULT_DIM = 64
 _BATCH = 32
 # Where pictures and names both stand for the classes: the best of 0 to 0.9 on the Grocery validation pictures
 # (benchmarks/results/grocery-text-weight.json).
@@ -75,7 +76,7 @@ def parse_dim(text: str, full: int) -> int | None:
 def build_memory(
     bundle: Bundle,
     source: MemorySource,
-    dim: str = DEFAULT_DIM,
+    dim: str | None = None,
     text_weight: float | None = None,
     rank: Rank | None = None,
     provider: str = "auto",
@@ -89,7 +90,8 @@ def build_memory(
     Args:
         bundle: The bundle; must hold an encoder.
         source: What the memory is made from.
-        dim: Dimensions of the index: a number, a share of the full dimension, or `none` for all.
+        dim: Dimensions of the index: a number, a share of the full dimension, or `none` for all; by default 64,
+            or all where the encoder has fewer.
         text_weight: Share of the texts in a class's similarity; by default 0 for pictures, 1 for texts, and a
             value between for both.
         rank: The bundle's default ranker; by default `wca` where descriptions stand without pictures, else
@@ -105,7 +107,7 @@ def build_memory(
         BundleError: The bundle has no usable encoder.
     """
     clip = Clip(bundle, provider, threads)
-    index_dim = parse_dim(dim, clip.dim)
+    index_dim = min(DEFAULT_DIM, clip.dim) if dim is None else parse_dim(dim, clip.dim)
     descriptions = source.descriptions or {}
     picture_labels = list(source.embedding_labels) or [image.label for image in source.images]
     named = list(source.classes) or list(descriptions)
@@ -215,14 +217,13 @@ def read_embeddings(file: str | os.PathLike[str], labels: str | os.PathLike[str]
     """
     try:
         embeddings = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: not a .npy of numbers ({error})") from error
+    if not isinstance(embeddings, np.ndarray):
+        raise InputError(f"{file}: holds several arrays; save one as a .npy")
     if not np.issubdtype(embeddings.dtype, np.floating):
         raise InputError(f"{file}: holds {embeddings.dtype}; embeddings are floating-point")
-    try:
-        names = Path(labels).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{labels}: cannot be read ({error})") from error
+    names = labelled.read_text(Path(labels)).rstrip("\n").split("\n")
     if blank := [line for line, name in enumerate(names, 1) if not name.strip()]:
         raise InputError(f"{labels}, line {blank[0]}: the class name is blank")
     return MemorySource(embeddings=embeddings, embedding_labels=[name.strip() for name in names])

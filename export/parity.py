@@ -24,8 +24,8 @@ TOKENIZER_STRINGS = 1000
 _WORDS = """
     a photo of the golden retriever espresso Granny Smith apple don't we'll it's 747-400 C-130 McLaren HELLO iPhone
     eBay x2 v1.0 O'Neill rock'n'roll crème brûlée São-Paulo naïve ﬁne ½ ™ °C 3.14 1,000 (red) [x] {y} a/b a_b
-    &amp; &lt;b&gt; &quot;x&quot; “quoted” ‘single’ … — – ＦＵＬＬ ! ? ; : # @ % * + = ~ ^ $ \\ | Сова 北京 烤鸭 ラーメン
-    김치 αβγ العربية עברית हिन्दी ไทย 🍎 🐕‍🦺 👩🏽‍🍳 🇯🇵 ☕️
+    &amp; &lt;b&gt; &quot;x&quot; “quoted” ‘single’ … — – ＦＵＬＬ ! ? ; : # @ % * + = ~ ^ $ \\ | Сова 北京
+    烤鸭 ラーメン 김치 αβγ العربية עברית हिन्दी ไทย 🍎 🐕‍🦺 👩🏽‍🍳 🇯🇵 ☕️
 """.split()
 
 # Least (worst pair, mean) cosine to the PyTorch fp32 embedding. fp32 differs by summation order only. The int8

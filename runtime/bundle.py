@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -120,10 +121,12 @@ class Bundle:
         Raises:
             BundleError: The graph or its weights are missing, truncated or altered.
         """
-        weights = f"{name}.data"
+        path, weights = self.file(component, name), f"{name}.data"
         if weights in self.component(component).files:
             self.file(component, weights)
-        return self.file(component, name)
+        elif path.with_name(weights).exists():
+            raise BundleError(f"{path}: {weights} lies beside it but not in {MANIFEST}; copy the bundle again")
+        return path
 
     def read_json(self, component: str, name: str) -> Any:
         """A component's JSON file, hash checked.
@@ -134,7 +137,7 @@ class Bundle:
         path = self.file(component, name)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path}: not valid JSON ({error}); export {component} again") from error
 
     def verify(self) -> int:
@@ -152,13 +155,17 @@ class Bundle:
 
     def _locate(self, record: FileRecord) -> Path:
         path = self.root / record.path
-        # A link may lead outside even where the written path does not.
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise BundleError(f"{path}: leads out of the bundle; do not use a bundle that does this")
         try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise BundleError(f"{path}: missing or unreadable ({error.strerror}); copy the bundle again") from error
+            # A link may lead outside even where the written path does not.
+            inside = path.resolve().is_relative_to(self.root.resolve())
+            status = path.stat() if inside else None
+        except (OSError, ValueError, RuntimeError) as error:  # absent, a name that cannot be, links in a circle
+            raise BundleError(f"{path}: missing or unreadable ({error}); copy the bundle again") from error
+        if status is None:
+            raise BundleError(f"{path}: leads out of the bundle; do not use a bundle that does this")
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path}: is not a file; copy the bundle again")
+        size = status.st_size
         if size != record.bytes:
             raise BundleError(f"{path}: {size} bytes where {record.bytes} were exported; copy the bundle again")
         return path
@@ -195,7 +202,7 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
         raise BundleError(f"{root}: is not empty and holds no {MANIFEST}; name a new folder or a bundle")
     components = dict(_read_manifest(root)) if exists(root) else {}
     made = not root.exists()
-    root.mkdir(parents=True, exist_ok=True)
+    _make_folder(root)
     staging = Staging(Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root)))
     target = _free_folder(root, name)
     try:
@@ -217,12 +224,12 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
     if stale is not None:
-        for old in {PurePosixPath(record.path).parts[0] for record in stale.files.values()}:
+        for old in _folders(stale) - set().union(*map(_folders, components.values())):
             shutil.rmtree(root / old, ignore_errors=True)
 
 
-def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> None:
-    """Copies a bundle, less one component, to a new folder.
+def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
+    """Copies a bundle, less one component, to a new folder and opens the copy.
 
     Raises:
         BundleError: The target exists and is not empty.
@@ -230,7 +237,7 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Non
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BundleError(f"{target}: exists already; name a new folder for the copy")
-    target.mkdir(parents=True, exist_ok=True)
+    _make_folder(target)
     try:
         kept = {name: component for name, component in source.components.items() if name != without}
         for component in kept.values():
@@ -240,9 +247,22 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Non
                 shutil.copyfile(source.root / record.path, path)
                 fsync(path)
         write_json(target / MANIFEST, _to_json(kept))
+        return Bundle.open(target)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be made ({error.strerror}); name another folder") from error
+
+
+def _folders(component: Component) -> set[str]:
+    """Names of the folders of the bundle that hold a component's files."""
+    return {PurePosixPath(record.path).parts[0] for record in component.files.values()}
 
 
 def _free_folder(root: Path, name: str) -> Path:
@@ -272,7 +292,7 @@ def _read_manifest(root: Path) -> dict[str, Component]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BundleError(f"{root}: no bundle there ({error.strerror}: {MANIFEST}); check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not valid JSON ({error}); copy the bundle again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if not isinstance(version, int):
@@ -292,7 +312,7 @@ def _read_manifest(root: Path) -> dict[str, Component]:
             )
             for name, part in manifest["components"].items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path}: malformed ({error!r}); copy the bundle again") from error
     return components
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError, RarError
@@ -17,13 +20,27 @@ from .wca import WcaOptions
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 0, or 2 where the input cannot be used, or where a picture could not be read."""
     args = _parser().parse_args(argv)
+    return guard("rar-recognize", lambda: _run(args))
+
+
+def guard(name: str, run: Callable[[], int]) -> int:
+    """Runs a command: our own errors become one line on stderr and exit code 2, a closed pipe ends it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
-        return _run(args)
+        code = run()
+        sys.stdout.flush()
     except RarError as error:
-        print(f"rar-recognize: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,12 +74,14 @@ def _run(args: argparse.Namespace) -> int:
 def _expand(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        try:
+            folder = stat.S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: no such file or folder ({error}); check the path") from error
+        if folder:
             yield from find_images(path)
-        elif path.exists():
-            yield path
         else:
-            raise InputError(f"{name}: no such file or folder; check the path")
+            yield path
 
 
 def to_json(path: Path, result: Result, provider: str) -> str:
@@ -85,10 +104,10 @@ def to_json(path: Path, result: Result, provider: str) -> str:
 def to_table(path: Path, result: Result) -> str:
     """One result as lines for a terminal: the answer, then the candidates before and after ranking."""
     if result.error is not None:
-        return f"{path}\n  error: {result.error}\n"
+        return f"{printable(str(path))}\n  error: {printable(str(result.error))}\n"
     ranked = result.candidates[0].rank_score is not None
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings.items())
-    lines = [f"{path}", f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
+    lines = [printable(str(path)), f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
     width = max(len(printable(candidate.label)) for candidate in result.candidates)
     lines.append(f"  {'retrieved':<{width + 8}}{'  ranked' if ranked else ''}")
     for before, after in zip(result.retrieved, result.candidates, strict=True):

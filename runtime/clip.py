@@ -44,6 +44,8 @@ class Clip:
             self.dim = int(info["dim"])
             self.templates = [str(template) for template in info["templates"]]
             self._clean = str(info["clean"])
+            if not self.templates:
+                raise ValueError("a template")
             self._fp16 = info["precision"] == "fp16"
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(

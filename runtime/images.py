@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from . import _native
 from .errors import ImageError, InputError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -21,6 +22,17 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Pixels"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 100_000_000
+MAX_SIDE = _native.MAX_SIDE
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_image(source: Source, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -41,29 +53,31 @@ def load_image(source: Source, max_pixels: int = MAX_PIXELS) -> Pixels:
     """
     if isinstance(source, np.ndarray):
         return _check_array(source, max_pixels)
+    file: str | io.BytesIO | Image.Image
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "picture", max_pixels)
-    file: str | io.BytesIO
-    if isinstance(source, (str, os.PathLike)):
+        name, file = "picture", source
+    elif isinstance(source, (str, os.PathLike)):
         name = file = os.fspath(source)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name, file = f"picture of {len(source)} bytes", io.BytesIO(source)
     else:
         raise ImageError(f"a {type(source).__name__} is no picture; give a path, bytes, a PIL image or an array")
     try:
+        if isinstance(file, Image.Image):
+            return _to_rgb(file, name, max_pixels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
             with Image.open(file, formats=FORMATS) as image:
                 return _to_rgb(image, name, max_pixels)
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file; check the path") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not a picture, or none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: {error}") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except Exception as error:  # Pillow's parsers raise almost anything on damaged files
         raise ImageError(f"{name}: cannot be decoded ({error}); the file is damaged") from error
 
 
@@ -97,16 +111,29 @@ def _check_array(array: npt.NDArray[np.generic], max_pixels: int) -> Pixels:
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: {width}x{height} holds no pixel")
-    if width * height > max_pixels:
-        raise ImageError(f"{name}: {width}x{height} is over the limit of {max_pixels} pixels; shrink it first")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{name}: {width}x{height} is over the limit of {max_pixels} pixels, or of {MAX_SIDE} on a side; shrink it"
+        )
 
 
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Pixels:
     _check_size(*image.size, name, max_pixels)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I", "F")):  # 16-bit files; Pillow's own convert would clip them to white
-        grey = np.asarray(upright).astype(np.float64)
-        if upright.mode.startswith("I"):
+    if image.mode.startswith(("I", "F")):  # 16-bit files; Pillow's own convert would clip them to white
+        grey = np.asarray(image).astype(np.float64)
+        if image.mode.startswith("I"):
             grey = grey / 256
-        return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.asarray(upright.convert("RGB"))
+        pixels = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        upright = Image.fromarray(pixels)
+    else:
+        upright = image.convert("RGB")
+    turn = _TURNS.get(_orientation(image))
+    return np.asarray(upright if turn is None else upright.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none. Not ImageOps.exif_transpose: it writes the other tags anew."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # odd EXIF says nothing of the pixels
+        return 1

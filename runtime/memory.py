@@ -57,16 +57,13 @@ class Memory:
     """
 
     def __init__(self, labels: Sequence[str], parts: Mapping[Modality, Part], text_weight: float) -> None:
-        if not 0 <= text_weight <= 1:
-            raise InputError(f"text_weight {text_weight} is not between 0 (pictures only) and 1 (texts only)")
+        if misfit := _misfit(parts, text_weight):
+            raise InputError(misfit)
         self.labels = list(labels)
         self.parts = dict(parts)
         self.text_weight = text_weight
         weights: dict[Modality, float] = {"pictures": 1 - text_weight, "texts": text_weight}
         self._weights = {name: weight for name, weight in weights.items() if weight > 0}
-        for name in self._weights:
-            if name not in self.parts:
-                raise InputError(f"text_weight {text_weight} needs {name}, of which this memory has none")
         active = [np.bincount(self.parts[name].labels, minlength=len(self.labels)) > 0 for name in self._weights]
         self.classes = int(np.logical_or.reduce(active).sum())
 
@@ -91,8 +88,16 @@ class Memory:
         for name, part in parts.items():
             if not 0 <= int(part.labels.min()) <= int(part.labels.max()) < len(labels):
                 raise BundleError(f"{bundle.root}: memory/{name} refers to classes that are not there; build it again")
-        stored = float(component.info["text_weight"])
-        return cls(labels, parts, stored if text_weight is None else text_weight)
+        if len({part.vectors.shape[1] for part in parts.values()}) != 1:
+            raise BundleError(f"{bundle.root}: the memory has no parts, or parts of unlike dimension; build it again")
+        if text_weight is None:
+            text_weight = component.info.get("text_weight")
+            misfit = _misfit(parts, text_weight) if isinstance(text_weight, (int, float)) else "no number"
+            if text_weight is None or misfit:
+                raise BundleError(
+                    f"{bundle.root}: the memory's text_weight is {text_weight!r}: {misfit}; build it again"
+                )
+        return cls(labels, parts, text_weight)
 
     @property
     def dim(self) -> int:
@@ -164,3 +169,12 @@ class Memory:
         if not 1 <= k <= self.classes:
             raise InputError(f"k={k}, but the memory holds {self.classes} classes; choose 1 to {self.classes}")
         return queries
+
+
+def _misfit(parts: Mapping[Modality, Part], text_weight: float) -> str | None:
+    """Why a memory of these parts cannot be searched with this weight of its texts; None where it can."""
+    if not 0 <= text_weight <= 1:
+        return f"text_weight {text_weight} is not between 0 (pictures only) and 1 (texts only)"
+    needed: dict[Modality, bool] = {"pictures": text_weight < 1, "texts": text_weight > 0}
+    missing = [name for name, need in needed.items() if need and name not in parts]
+    return f"text_weight {text_weight} needs {missing[0]}, of which this memory has none" if missing else None

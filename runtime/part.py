@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime  # noqa: F401  # before usearch: loaded after it, its constructor crashes in libstdc++
-from usearch.index import Index
+from usearch.index import Index, MetricKind  # type: ignore[attr-defined]  # not in the stub's exports
 
 from .bundle import Bundle, Staging
 from .errors import BundleError, InputError
@@ -16,6 +15,7 @@ from .reduction import Floats, Reduction, fit_pca
 Modality = Literal["pictures", "texts"]
 MODALITIES: tuple[Modality, ...] = ("pictures", "texts")
 _INDEX_DTYPE = "f16"
+_REPEATABLE = 10_000
 
 
 class Part:
@@ -49,8 +49,9 @@ class Part:
         Raises:
             BundleError: A file is damaged, or the files do not belong together.
         """
+        # Altered vectors give other cosines, `verify` tells; an altered index makes usearch read anywhere.
         paths = {
-            file: bundle.file("memory", f"{name}/{file}", check=False)
+            file: bundle.file("memory", f"{name}/{file}", check=file != "vectors.npy")
             for file in ("vectors.npy", "entries.npy", "reduction.npz", "index.usearch")
         }
         try:
@@ -64,12 +65,14 @@ class Part:
             index = Index.restore(str(paths["index.usearch"]), view=True)
         except Exception as error:  # usearch raises RuntimeError, or what its C++ core throws
             raise BundleError(f"{paths['index.usearch']}: not an index ({error}); build the memory again") from error
-        shapes = vectors.dtype == np.float16 and vectors.ndim == 2 and labels.dtype == np.int32 and labels.ndim == 1
-        if (
-            index is None
-            or not shapes
-            or not len(index) == len(vectors) == len(labels) > 0
-            or (index.ndim, vectors.shape[1]) != (reduction.dim, len(reduction.mean))
+        if not (
+            index is not None
+            and (vectors.dtype, vectors.ndim) == (np.float16, 2)
+            and (labels.dtype, labels.ndim) == (np.int32, 1)
+            and len(index) == len(vectors) == len(labels) > 0
+            and (index.ndim, vectors.shape[1]) == (reduction.dim, len(reduction.mean))
+            and index.metric_kind == MetricKind.L2sq
+            and int(np.max(index.keys)) < len(labels)
         ):
             raise BundleError(f"{bundle.root}: the files of memory/{name} do not belong together; build it again")
         return cls(vectors, labels, reduction, index)
@@ -79,15 +82,15 @@ class Part:
 
         Args:
             queries: float32 [N, d], L2-normalised.
-            count: How many the index is asked for; clipped to the part's size.
-            exact: Scores every entry at full dimension instead of asking the index.
+            count: How many the index is asked for.
+            exact: Scores every entry at full dimension instead of asking the index; so does a count that asks
+                for all of them, which a graph walk need not reach.
 
         Returns:
-            Entries int64 [N, count] and cosines float32 [N, count], best first; entry -1 with cosine -inf
-            fills a row for which the index found fewer.
+            Entries int64 [N, count] and cosines float32 [N, count], or all entries if exact, best first; entry
+            -1 with cosine -inf fills a row for which the index found fewer.
         """
-        count = min(count, len(self))
-        if exact:
+        if exact or count >= len(self):
             found = np.broadcast_to(np.arange(len(self)), (len(queries), len(self)))
             cosines = queries @ self.vectors.astype(np.float32).T
         else:
@@ -96,7 +99,7 @@ class Part:
             gathered = self.vectors[np.maximum(found, 0)].astype(np.float32)
             cosines = np.matmul(gathered, queries[:, :, None])[:, :, 0]
             cosines = np.where(found < 0, np.float32(-np.inf), cosines)
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        order = np.argsort(-cosines, axis=1, kind="stable")
         return np.take_along_axis(found, order, 1), np.take_along_axis(cosines, order, 1)
 
     def _search_index(self, reduced: Floats, count: int) -> npt.NDArray[np.int64]:
@@ -137,7 +140,8 @@ def write_part(
     folder.mkdir()
     reduction = fit_pca(vectors, dim, cross_modal=name == "texts")
     index = Index(ndim=reduction.dim, metric="l2sq", dtype=_INDEX_DTYPE)
-    index.add(np.arange(len(vectors)), reduction.entries(vectors))
+    # One thread makes the same graph each time; where that would take long, the cores share it.
+    index.add(np.arange(len(vectors)), reduction.entries(vectors), threads=int(len(vectors) <= _REPEATABLE))
     index.save(str(folder / "index.usearch"))
     reduction.save(folder / "reduction.npz")
     np.save(folder / "vectors.npy", vectors.astype(np.float16), allow_pickle=False)

@@ -13,6 +13,7 @@ product. Recall of the 10 nearest of 2,000 texts within 50 found, 64 dimensions:
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,10 +85,21 @@ class Reduction:
             with np.load(path, allow_pickle=False) as file:
                 mean, components = file["mean"], file["components"]
                 kept, radius = float(file["kept"]), float(file["radius"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error
-        if mean.ndim != 1 or components.ndim != 2 or components.shape[1] != len(mean):
-            raise BundleError(f"{path}: shapes {mean.shape} and {components.shape} do not fit; build the memory again")
+        if not (
+            mean.dtype == components.dtype == np.float32
+            and (mean.ndim, components.ndim) == (1, 2)
+            and components.shape[1] == len(mean)
+            and np.isfinite(mean).all()
+            and np.isfinite(components).all()
+            and 0 <= kept <= 1 + 1e-6
+            and 0 <= radius < np.inf
+        ):
+            raise BundleError(
+                f"{path}: {mean.dtype} {mean.shape} and {components.dtype} {components.shape}, kept {kept}, radius "
+                f"{radius} are no reduction; build the memory again"
+            )
         return cls(mean, components if len(components) else None, kept, radius)
 
 

@@ -73,6 +73,7 @@ class OnnxSession:
             if session.get_providers()[0] == PROVIDERS[name]:
                 self.provider = name
                 self._session = session
+                self._path = path
                 return
         raise ProviderError(
             f"provider {provider!r} cannot run {path.name}: this onnxruntime build offers {', '.join(available)}; "
@@ -80,6 +81,13 @@ class OnnxSession:
         )
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
-        """Runs the graph once; arrays by the graph's own input and output names."""
+        """Runs the graph once; arrays by the graph's own input and output names.
+
+        Raises:
+            BundleError: The graph does not take these inputs, or fails on them.
+        """
         names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as above; the graph is not the one its settings say
+            raise BundleError(f"{self._path}: ONNX Runtime cannot run it ({error}); export it again") from error

@@ -64,6 +64,10 @@ class Tokenizer:
         self._clean = CLEANERS[clean]
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
+        added = tokenizer.get_added_tokens_decoder()
+        # The unknown token is what any odd character becomes; it marks nothing.
+        unknown = getattr(tokenizer.model, "unk_token", None)
+        self._special = {i: t.content for i, t in added.items() if t.special and t.content != unknown}
 
     @classmethod
     def open(cls, path: Path, clean: str = "none") -> Tokenizer:
@@ -76,9 +80,25 @@ class Tokenizer:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # `tokenizers` raises the bare Exception
             raise BundleError(f"{path}: not a tokenizer ({error}); export the model again") from error
+        if tokenizer.padding is None or tokenizer.truncation is None:
+            raise BundleError(f"{path}: sets no padding or no truncation; export the model again")
         return cls(tokenizer, clean)
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Token ids of several texts, truncated and padded as the model wants: int64 [N, L]."""
-        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        cleaned = [self._clean(text) for text in texts]
+        encodings = self._tokenizer.encode_batch(cleaned)
+        for position, encoding in enumerate(encodings):
+            if self._spells_special(encoding):
+                encodings[position] = self._tokenizer.encode(self._break_up(cleaned[position]))
         return np.array([encoding.ids for encoding in encodings], np.int64)
+
+    def _spells_special(self, encoding: tokenizers.Encoding) -> bool:
+        # Unigram vocabularies hold `</s>` as a piece like any other, which encode_special_tokens does not touch.
+        own = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return any(token in self._special and not added for token, added in own)
+
+    def _break_up(self, text: str) -> str:
+        for spelling in self._special.values():
+            text = text.replace(spelling, " ".join(spelling))
+        return text

@@ -56,10 +56,10 @@ class WcaOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.crops < 1 or not 0 < self.alpha <= self.beta <= 1:
+        scales = math.isfinite(self.image_scale) and math.isfinite(self.text_scale)
+        if self.crops < 1 or self.seed < 0 or not scales or not 0 < self.alpha <= self.beta <= 1:
             raise InputError(
-                f"WCA needs at least one crop and 0 < alpha <= beta <= 1, not crops={self.crops}, "
-                f"alpha={self.alpha}, beta={self.beta}"
+                f"WCA needs at least one crop, 0 < alpha <= beta <= 1, finite scales and a seed from 0; not {self}"
             )
 
     @classmethod
