@@ -13,6 +13,7 @@ _COMMANDS = {
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
     "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
     "imagenet": "the starter's retrieval by names against its backbone's classifier",
+    "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",
     "footprint": "install size, opening time and memory of the runtime process",
 }
 

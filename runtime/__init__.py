@@ -10,7 +10,7 @@ Example:
 from .bundle import Bundle
 from .errors import BundleError, ExportError, ImageError, InputError, ProviderError, RarError
 from .memory import Candidate, Memory
-from .preprocess import Preprocess
+from .preprocess import Preprocess, native_features
 from .recognizer import Recognizer, Result
 from .wca import WcaOptions
 
@@ -28,4 +28,5 @@ __all__ = [
     "Recognizer",
     "Result",
     "WcaOptions",
+    "native_features",
 ]
