@@ -127,8 +127,7 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
                                                             threads);
              }),
              py::kw_only(), py::arg("size"), py::arg("shortest_edge"), py::arg("mean"), py::arg("std"),
-             py::arg("filter"), py::arg("fit"), py::arg("fill"), py::arg("threads"),
-             py::arg("simd"))
+             py::arg("filter"), py::arg("fit"), py::arg("fill"), py::arg("threads"), py::arg("simd"))
         .def("run", &run, py::arg("images"), py::arg("out"))
         .def("run_regions", &run_regions, py::kw_only(), py::arg("image"), py::arg("boxes"), py::arg("around"),
              py::arg("sigmas"), py::arg("masks"), py::arg("surround"), py::arg("method"), py::arg("colour"),

@@ -27,8 +27,8 @@ void blur(const Kernels* kernels, const ImageView& image, const Rect& part, doub
           const Raster& target, std::int64_t left, std::int64_t top);
 
 // The two methods, for sigma > 0.
-void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma,
-                   const Raster& target, std::int64_t left, std::int64_t top);
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Raster& target,
+                   std::int64_t left, std::int64_t top);
 void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Raster& target,
                  std::int64_t left, std::int64_t top);
 

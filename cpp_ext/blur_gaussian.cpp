@@ -44,8 +44,8 @@ struct Direction {
 
 }  // namespace
 
-void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma,
-                   const Raster& target, std::int64_t left, std::int64_t top) {
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Raster& target,
+                   std::int64_t left, std::int64_t top) {
     const Direction x(image.width, part.x0, part.width(), sigma, kernels);
     const Direction y(image.height, part.y0, part.height(), sigma, kernels);
     const Raster samples(x.samples, y.samples);

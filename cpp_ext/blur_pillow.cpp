@@ -81,8 +81,8 @@ void copy_blocks(const std::uint8_t* source, std::int64_t from, std::uint8_t* ta
 }
 
 // Columns of bytes lie side by side already. Rows [skipped, skipped + rows) of the result go to `target`.
-void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, const BoxWeights& weights,
-              BoxPass pass, const Raster& target, std::int64_t left, std::int64_t top) {
+void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, const BoxWeights& weights, BoxPass pass,
+              const Raster& target, std::int64_t left, std::int64_t top) {
     const auto bytes = static_cast<std::size_t>(image.height * kLines);
     const AlignedBuffer first(bytes);
     const AlignedBuffer second(bytes);
@@ -93,8 +93,8 @@ void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, c
         const std::int64_t lines = std::min<std::int64_t>(kLines, image.width * kChannels - column);
         copy_blocks(image.row(0) + column, image.row_stride, a, kLines, lines, image.height);
         three_passes(a, b, image.height, weights, pass);
-        copy_blocks(a + skipped * kLines, kLines, target.row(top) + left * kChannels + column,
-                    target.view().row_stride, lines, rows);
+        copy_blocks(a + skipped * kLines, kLines, target.row(top) + left * kChannels + column, target.view().row_stride,
+                    lines, rows);
     }
 }
 

@@ -64,8 +64,8 @@ struct Isa {
     }
 
     static void turn(const std::uint8_t* const* rows, std::uint8_t* strip) {
-        const __m256i planar = _mm256_broadcastsi128_si256(
-            _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+        const __m256i planar =
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
         __m256i pair[4];  // rows i and i + 4
         for (int i = 0; i < 4; ++i) {
             const __m128i upper = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i]));
@@ -85,8 +85,8 @@ struct Isa {
     }
 
     static void store_groups(const __m256i columns[4], std::uint8_t* const* groups, std::ptrdiff_t at) {
-        const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(columns[0], columns[1]),
-                                                  _mm256_packs_epi32(columns[2], columns[3]));
+        const __m256i bytes =
+            _mm256_packus_epi16(_mm256_packs_epi32(columns[0], columns[1]), _mm256_packs_epi32(columns[2], columns[3]));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(groups[0] + at), _mm256_castsi256_si128(bytes));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(groups[1] + at), _mm256_extracti128_si256(bytes, 1));
     }
@@ -116,18 +116,18 @@ struct Isa {
 
     static void write(const __m256i rgb[kChannels], const RowTarget& target, std::int64_t x, int count) {
         if (target.type == PixelType::kUint8) {
-            const __m256i packed = _mm256_broadcastsi128_si256(
-                _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+            const __m256i packed =
+                _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
             const __m256i pixels = _mm256_shuffle_epi8(
-                _mm256_or_si256(rgb[0],
-                                _mm256_or_si256(_mm256_slli_epi32(rgb[1], 8), _mm256_slli_epi32(rgb[2], 16))),
+                _mm256_or_si256(rgb[0], _mm256_or_si256(_mm256_slli_epi32(rgb[1], 8), _mm256_slli_epi32(rgb[2], 16))),
                 packed);
             alignas(32) std::uint8_t bytes[32];
             _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), pixels);
             std::uint8_t* out = static_cast<std::uint8_t*>(target.channel[0]) + x * kChannels;
             const int first = count < 4 ? count : 4;
             __builtin_memcpy(out, bytes, static_cast<std::size_t>(first * kChannels));
-            __builtin_memcpy(out + first * kChannels, bytes + 16, static_cast<std::size_t>((count - first) * kChannels));
+            __builtin_memcpy(out + first * kChannels, bytes + 16,
+                             static_cast<std::size_t>((count - first) * kChannels));
             return;
         }
         for (int channel = 0; channel < kChannels; ++channel) {

@@ -107,8 +107,8 @@ struct Isa {
     }
 
     static void store_groups(const __m512i columns[4], std::uint8_t* const* groups, std::ptrdiff_t at) {
-        const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(columns[0], columns[1]),
-                                                  _mm512_packs_epi32(columns[2], columns[3]));
+        const __m512i bytes =
+            _mm512_packus_epi16(_mm512_packs_epi32(columns[0], columns[1]), _mm512_packs_epi32(columns[2], columns[3]));
         const auto store = [&](int group, __m128i value) {
             _mm_storeu_si128(reinterpret_cast<__m128i*>(groups[group] + at), value);
         };
@@ -147,8 +147,8 @@ struct Isa {
             alignas(64) static constexpr std::uint8_t kPacked[64] = {
                 0,  1,  2,  4,  5,  6,  8,  9,  10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25, 26, 28, 29, 30,
                 32, 33, 34, 36, 37, 38, 40, 41, 42, 44, 45, 46, 48, 49, 50, 52, 53, 54, 56, 57, 58, 60, 61, 62};
-            const __m512i pixels = _mm512_or_si512(
-                rgb[0], _mm512_or_si512(_mm512_slli_epi32(rgb[1], 8), _mm512_slli_epi32(rgb[2], 16)));
+            const __m512i pixels =
+                _mm512_or_si512(rgb[0], _mm512_or_si512(_mm512_slli_epi32(rgb[1], 8), _mm512_slli_epi32(rgb[2], 16)));
             _mm512_mask_storeu_epi8(static_cast<std::uint8_t*>(target.channel[0]) + x * kChannels,
                                     (std::uint64_t{1} << (count * kChannels)) - 1,
                                     _mm512_permutexvar_epi8(_mm512_load_si512(kPacked), pixels));

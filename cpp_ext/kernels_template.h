@@ -15,7 +15,8 @@
 
 // The four-tap sums of the three channels; `data` yields the vectors of one group.
 template <class Data>
-inline void sum_groups(std::int64_t count, const std::uint32_t* words, const Data& data, Isa::Vector result[kChannels]) {
+inline void sum_groups(std::int64_t count, const std::uint32_t* words, const Data& data,
+                       Isa::Vector result[kChannels]) {
     Isa::Sum red, green, blue;
     for (std::int64_t group = 0; group < count; ++group) {
         const Isa::Weights weights(words + group * Isa::kWords);
@@ -89,5 +90,5 @@ void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* st
 
 #include "box_pass_template.h"
 
-const Kernels kKernels{Isa::kName, Isa::kLanes,  Isa::kWords, Isa::pack_weights,
-                       turn,       horizontal, vertical,    box_pass_lines};
+const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kWords, Isa::pack_weights,
+                       turn,       horizontal,  vertical,    box_pass_lines};

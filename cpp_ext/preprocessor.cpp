@@ -96,8 +96,7 @@ std::vector<Preprocessor::Band> Preprocessor::bands(const std::vector<ImageView>
 }
 
 Preprocessor::Plan Preprocessor::plan_for(const ImageView& image, Fit fit) {
-    const Placement placement =
-        place(image.width, image.height, settings_.size, settings_.shortest_edge, fit);
+    const Placement placement = place(image.width, image.height, settings_.size, settings_.shortest_edge, fit);
     const auto axis = [this](const Span& span) { return axes_.get(span.in, span.out, span.first, span.count); };
     return {placement, pass_order(image.width, image.height, placement.x.out, placement.y.out), axis(placement.x),
             axis(placement.y)};

@@ -93,8 +93,7 @@ Raster mirror(const ImageView& part_pixels, const Rect& part, const Rect& around
         columns.push_back(std::clamp(mirrored(x, frame.x1), part.x0, part.x1 - 1) - part.x0);
     }
     for (std::int64_t y = around.y0; y < around.y1; ++y) {
-        const std::uint8_t* source =
-            part_pixels.row(std::clamp(mirrored(y, frame.y1), part.y0, part.y1 - 1) - part.y0);
+        const std::uint8_t* source = part_pixels.row(std::clamp(mirrored(y, frame.y1), part.y0, part.y1 - 1) - part.y0);
         std::uint8_t* out = result.row(y - around.y0);
         for (const std::int64_t column : columns) {
             std::memcpy(out, source + column * kChannels, kChannels);

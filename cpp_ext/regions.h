@@ -24,9 +24,9 @@ Surround parse_surround(const std::string& name);
 
 struct RegionStyle {
     Surround surround;
-    BlurMethod method;                            // of kBlur
-    std::array<std::uint8_t, kChannels> colour;   // of kPaint
-    double feather;                               // deviation in pixels of the sharp part's soft edge
+    BlurMethod method;                           // of kBlur
+    std::array<std::uint8_t, kChannels> colour;  // of kPaint
+    double feather;                              // deviation in pixels of the sharp part's soft edge
 };
 
 // Of a frame's size, one byte a pixel, not zero where the object is.
@@ -36,8 +36,8 @@ struct MaskView {
 };
 
 struct Region {
-    Rect box;     // sharp; inside the frame
-    Rect around;  // what is shown; meets the frame, beyond which it is mirrored
+    Rect box;                      // sharp; inside the frame
+    Rect around;                   // what is shown; meets the frame, beyond which it is mirrored
     double sigma;                  // of kBlur
     std::optional<MaskView> mask;  // what is sharp instead of the box
 };

@@ -25,8 +25,7 @@ void scalar(const ImageView& image, const Axis& x, const Axis& y, Order order, s
 // The two fused passes over a first one that changes nothing along x, then over a second that changes nothing
 // along y. Tall pictures are too rare for kernels of their own.
 void vertical_first(const Kernels& kernels, const ImageView& image, const PackedAxis& x, const PackedAxis& y,
-                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left,
-                    std::int64_t top) {
+                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top) {
     const std::int64_t rows = last - first;
     const std::int64_t needed = x.source_last() - x.source_first();
     const std::int64_t width = x.source_last();  // the axis counts from the whole picture's edge

@@ -33,8 +33,7 @@ std::int64_t most_groups(const PackedAxis& axis, std::int64_t first, std::int64_
 }  // namespace
 
 void resample_fused(const Kernels& kernels, const ImageView& image, const PackedAxis& x, const PackedAxis& y,
-                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left,
-                    std::int64_t top) {
+                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top) {
     const std::int64_t pixels = x.source_last() - x.source_first();
     const std::int64_t turned = (pixels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
     const std::int64_t width = x.padded_size();

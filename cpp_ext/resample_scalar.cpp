@@ -20,8 +20,7 @@ ImageView view_of(const std::vector<std::uint8_t>& pixels, std::int64_t width, s
 }
 
 // Rows [first, last) of the picture, resized along x.
-std::vector<std::uint8_t> horizontal(const ImageView& image, const Axis& axis, std::int64_t first,
-                                     std::int64_t last) {
+std::vector<std::uint8_t> horizontal(const ImageView& image, const Axis& axis, std::int64_t first, std::int64_t last) {
     std::vector<std::uint8_t> result(static_cast<std::size_t>((last - first) * axis.size() * kChannels));
     std::uint8_t* out = result.data();
     for (std::int64_t y = first; y < last; ++y) {

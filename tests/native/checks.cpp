@@ -17,12 +17,12 @@
 
 namespace {
 
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            std::exit(1);                                                           \
-        }                                                                           \
+#define CHECK(condition)                                                         \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                        \
+        }                                                                        \
     } while (false)
 
 void pool_runs_every_task_once() {
@@ -130,9 +130,7 @@ void packed_groups_cover_the_taps() {
 }
 
 void halves_round_to_even_and_overflow_to_infinity() {
-    const auto half = [](double value) {
-        return rar::Normalizer({0, 0, 0}, {1.0 / value, 1, 1}).half_table[0][255];
-    };
+    const auto half = [](double value) { return rar::Normalizer({0, 0, 0}, {1.0 / value, 1, 1}).half_table[0][255]; };
     CHECK(half(1.0) == 0x3c00);
     CHECK(half(65504.0) == 0x7bff);
     CHECK(half(65536.0) == 0x7c00);

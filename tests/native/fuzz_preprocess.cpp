@@ -64,8 +64,7 @@ Picture picture(Bytes& bytes) {
     return result;
 }
 
-std::vector<rar::Region> regions(Bytes& bytes, const rar::ImageView& frame,
-                                 const std::vector<std::uint8_t>& mask) {
+std::vector<rar::Region> regions(Bytes& bytes, const rar::ImageView& frame, const std::vector<std::uint8_t>& mask) {
     const rar::Rect whole{0, 0, frame.width, frame.height};
     std::vector<rar::Region> result;
     for (std::int64_t count = bytes.below(4); count > 0; --count) {
@@ -89,8 +88,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Bytes bytes(data, size);
     const Picture source = picture(bytes);
     const std::int64_t out = 1 + bytes.below(70);
-    const rar::Settings settings{out, 1 + bytes.below(90), static_cast<rar::Filter>(bytes.below(5)),
-                                 static_cast<rar::Fit>(bytes.below(3)), {1, 2, bytes.byte()}};
+    const rar::Settings settings{out,
+                                 1 + bytes.below(90),
+                                 static_cast<rar::Filter>(bytes.below(5)),
+                                 static_cast<rar::Fit>(bytes.below(3)),
+                                 {1, 2, bytes.byte()}};
     const rar::Normalizer normalizer({0.1, 0.5, 0.9}, {0.2, 0.3, bytes.below(8) == 0 ? 1e-40 : 0.4});
     const int threads = 1 + static_cast<int>(bytes.below(3));
     const rar::PixelType type = bytes.below(3) == 0 ? rar::PixelType::kFloat16 : rar::PixelType::kFloat32;
