@@ -15,7 +15,11 @@ public:
     ~AlignedBuffer();
     AlignedBuffer(AlignedBuffer&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), capacity_(other.capacity_) {}
-    AlignedBuffer& operator=(AlignedBuffer&&) = delete;
+    AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(capacity_, other.capacity_);
+        return *this;
+    }
 
     std::uint8_t* data() const { return data_; }
 

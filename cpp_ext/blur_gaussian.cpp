@@ -49,8 +49,9 @@ void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& p
     const Direction x(image.width, part.x0, part.width(), sigma, kernels);
     const Direction y(image.height, part.y0, part.height(), sigma, kernels);
     const Raster samples(x.samples, y.samples);
-    resample(kernels, image, x.sampling, y.sampling, Order::kHorizontalFirst, 0, y.samples, samples.canvas(), 0, 0);
-    resample(kernels, samples.view(), x.gaussian, y.gaussian, Order::kHorizontalFirst, 0, part.height(),
+    resample(kernels, image, nullptr, x.sampling, y.sampling, Order::kHorizontalFirst, 0, y.samples, samples.canvas(),
+             0, 0);
+    resample(kernels, samples.view(), nullptr, x.gaussian, y.gaussian, Order::kHorizontalFirst, 0, part.height(),
              target.canvas(), left, top);
 }
 

@@ -36,7 +36,7 @@ void Preprocessor::run(const std::vector<ImageView>& images, std::uint8_t* out, 
     const std::vector<Band> tasks = bands(images);
     pool_.run(tasks.size(), [&](std::size_t i) {
         const Band& band = tasks[i];
-        prepare(images[band.image], settings_.fit, band.first, band.last, canvas(out, type, band.image));
+        prepare(images[band.image], nullptr, settings_.fit, band.first, band.last, canvas(out, type, band.image));
     });
 }
 
@@ -44,13 +44,9 @@ void Preprocessor::run_regions(const ImageView& frame, const std::vector<Region>
                                Fit fit, std::uint8_t* out, PixelType type) {
     const auto shared = blur_shared(frame, regions, style);
     pool_.run(regions.size(), [&](std::size_t i) {
-        const Canvas target = canvas(out, type, i);
-        if (const auto view = plain_view(frame, regions[i], style)) {
-            prepare(*view, fit, 0, settings_.size, target);
-        } else {
-            const Raster pixels = compose(kernels_, frame, regions[i], style, shared[i].get());
-            prepare(pixels.view(), fit, 0, settings_.size, target);
-        }
+        const Layers layers = compose(kernels_, frame, regions[i], style, shared[i].get());
+        prepare(layers.below, layers.overlay ? &*layers.overlay : nullptr, fit, 0, settings_.size,
+                canvas(out, type, i));
     });
 }
 
@@ -102,8 +98,8 @@ Preprocessor::Plan Preprocessor::plan_for(const ImageView& image, Fit fit) {
             axis(placement.y)};
 }
 
-void Preprocessor::prepare(const ImageView& image, Fit fit, std::int64_t first, std::int64_t last,
-                           const Canvas& canvas) {
+void Preprocessor::prepare(const ImageView& image, const Overlay* overlay, Fit fit, std::int64_t first,
+                           std::int64_t last, const Canvas& canvas) {
     const Plan plan = plan_for(image, fit);
     const std::int64_t top = plan.placement.y.offset;
     const std::int64_t bottom = top + plan.placement.y.count;
@@ -116,7 +112,7 @@ void Preprocessor::prepare(const ImageView& image, Fit fit, std::int64_t first, 
     }
     const std::int64_t begin = std::max(first, top) - top;
     const std::int64_t end = std::min(last, bottom) - top;
-    if (begin < end) resample(kernels_, image, *plan.x, *plan.y, plan.order, begin, end, canvas, left, top);
+    if (begin < end) resample(kernels_, image, overlay, *plan.x, *plan.y, plan.order, begin, end, canvas, left, top);
 }
 
 }  // namespace rar

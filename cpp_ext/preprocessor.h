@@ -56,7 +56,8 @@ private:
     std::vector<std::shared_ptr<const SharedBlur>> blur_shared(const ImageView& frame,
                                                                const std::vector<Region>& regions,
                                                                const RegionStyle& style);
-    void prepare(const ImageView& image, Fit fit, std::int64_t first, std::int64_t last, const Canvas& canvas);
+    void prepare(const ImageView& image, const Overlay* overlay, Fit fit, std::int64_t first, std::int64_t last,
+                 const Canvas& canvas);
 
     const Settings settings_;
     const Normalizer normalizer_;

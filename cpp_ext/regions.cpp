@@ -17,26 +17,37 @@ double blur_work(const Rect& part, double sigma) {
     return (static_cast<double>(part.width()) + reach) * (static_cast<double>(part.height()) + reach);
 }
 
-Raster background(const Kernels* kernels, const ImageView& frame, const Rect& part, const Region& region,
+ImageView part_of(const ImageView& image, const Rect& part) {
+    return {image.row(part.y0) + part.x0 * kChannels, part.width(), part.height(), image.row_stride};
+}
+
+Rect moved(const Rect& rect, std::int64_t x, std::int64_t y) {
+    return {rect.x0 + x, rect.y0 + y, rect.x1 + x, rect.y1 + y};
+}
+
+Layers made(Raster pixels) {
+    const ImageView view = pixels.view();
+    return {std::move(pixels), view, std::nullopt};
+}
+
+// `part` of the frame as it looks away from the object.
+Layers background(const Kernels* kernels, const ImageView& frame, const Rect& part, const Region& region,
                   const RegionStyle& style, const SharedBlur* shared) {
-    if (style.surround == Surround::kPaint) {
-        Raster painted(part.width(), part.height());
-        for (std::int64_t y = 0; y < part.height(); ++y) {
-            std::uint8_t* row = painted.row(y);
-            for (std::int64_t x = 0; x < part.width() * kChannels; ++x) row[x] = style.colour[x % kChannels];
-        }
-        return painted;
+    if (style.surround == Surround::kKeep) return {std::nullopt, part_of(frame, part), std::nullopt};
+    if (shared != nullptr) {
+        const Rect local = moved(part, -shared->part.x0, -shared->part.y0);
+        return {std::nullopt, part_of(shared->pixels.view(), local), std::nullopt};
     }
     Raster result(part.width(), part.height());
-    if (shared != nullptr) {
-        const Rect local{part.x0 - shared->part.x0, part.y0 - shared->part.y0, part.x1 - shared->part.x0,
-                         part.y1 - shared->part.y0};
-        blur(kernels, shared->pixels.view(), local, 0.0, style.method, result, 0, 0);
+    if (style.surround == Surround::kBlur) {
+        blur(kernels, frame, part, region.sigma, style.method, result, 0, 0);
     } else {
-        const double sigma = style.surround == Surround::kBlur ? region.sigma : 0.0;
-        blur(kernels, frame, part, sigma, style.method, result, 0, 0);
+        for (std::int64_t y = 0; y < part.height(); ++y) {
+            std::uint8_t* row = result.row(y);
+            for (std::int64_t x = 0; x < part.width() * kChannels; ++x) row[x] = style.colour[x % kChannels];
+        }
     }
-    return result;
+    return made(std::move(result));
 }
 
 // How much of the sharp picture shows at each pixel of the part: 0 or 255, in all three channels, so that it can
@@ -57,24 +68,19 @@ Raster coverage(const Rect& part, const Region& region) {
     return result;
 }
 
-void blend(const ImageView& frame, const Rect& part, const Raster& cover, const Raster& target) {
-    for (std::int64_t y = 0; y < part.height(); ++y) {
-        const std::uint8_t* sharp = frame.row(part.y0 + y) + part.x0 * kChannels;
+// The frame's part over `below`, as far as `cover` says.
+Raster blended(const ImageView& sharp_part, const ImageView& below, const ImageView& cover) {
+    Raster result(below.width, below.height);
+    for (std::int64_t y = 0; y < below.height; ++y) {
+        const std::uint8_t* sharp = sharp_part.row(y);
+        const std::uint8_t* other = below.row(y);
         const std::uint8_t* share = cover.row(y);
-        std::uint8_t* out = target.row(y);
-        for (std::int64_t i = 0; i < part.width() * kChannels; ++i) {
-            out[i] = static_cast<std::uint8_t>((sharp[i] * share[i] + out[i] * (255 - share[i]) + 127) / 255);
+        std::uint8_t* out = result.row(y);
+        for (std::int64_t i = 0; i < below.width * kChannels; ++i) {
+            out[i] = static_cast<std::uint8_t>((sharp[i] * share[i] + other[i] * (255 - share[i]) + 127) / 255);
         }
     }
-}
-
-void paste_box(const ImageView& frame, const Rect& part, const Rect& box, const Raster& target) {
-    const Rect sharp = intersection(part, box);
-    if (sharp.width() <= 0) return;
-    for (std::int64_t y = sharp.y0; y < sharp.y1; ++y) {
-        std::memcpy(target.row(y - part.y0) + (sharp.x0 - part.x0) * kChannels, frame.row(y) + sharp.x0 * kChannels,
-                    static_cast<std::size_t>(sharp.width() * kChannels));
-    }
+    return result;
 }
 
 // The position in 0 … size - 1 that a position on either side of it mirrors to; the end pixels are not repeated.
@@ -86,14 +92,14 @@ std::int64_t mirrored(std::int64_t position, std::int64_t size) {
 }
 
 // `part` of the frame is there; `around` is wanted.
-Raster mirror(const ImageView& part_pixels, const Rect& part, const Rect& around, const Rect& frame) {
+Raster mirror(const Layers& layers, const Rect& part, const Rect& around, const Rect& frame) {
     Raster result(around.width(), around.height());
+    const AlignedBuffer scratch(static_cast<std::size_t>(part.width() * kChannels));
     std::vector<std::int64_t> columns;
-    for (std::int64_t x = around.x0; x < around.x1; ++x) {
-        columns.push_back(std::clamp(mirrored(x, frame.x1), part.x0, part.x1 - 1) - part.x0);
-    }
+    for (std::int64_t x = around.x0; x < around.x1; ++x) columns.push_back(mirrored(x, frame.x1) - part.x0);
     for (std::int64_t y = around.y0; y < around.y1; ++y) {
-        const std::uint8_t* source = part_pixels.row(std::clamp(mirrored(y, frame.y1), part.y0, part.y1 - 1) - part.y0);
+        const std::uint8_t* source = overlaid_row(layers.below, layers.overlay ? &*layers.overlay : nullptr,
+                                                  mirrored(y, frame.y1) - part.y0, 0, part.width(), scratch.data());
         std::uint8_t* out = result.row(y - around.y0);
         for (const std::int64_t column : columns) {
             std::memcpy(out, source + column * kChannels, kChannels);
@@ -150,29 +156,26 @@ std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions
     return result;
 }
 
-std::optional<ImageView> plain_view(const ImageView& frame, const Region& region, const RegionStyle& style) {
-    const Rect& around = region.around;
-    const bool inside = around.x0 >= 0 && around.y0 >= 0 && around.x1 <= frame.width && around.y1 <= frame.height;
-    if (style.surround != Surround::kKeep || !inside) return std::nullopt;
-    return ImageView{frame.row(around.y0) + around.x0 * kChannels, around.width(), around.height(), frame.row_stride};
-}
-
-Raster compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
+Layers compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
                const SharedBlur* shared) {
-    const Rect part = needed(region.around, frame_of(frame));
-    Raster pixels = background(kernels, frame, part, region, style, shared);
+    const Rect whole = frame_of(frame);
+    const Rect part = needed(region.around, whole);
+    const ImageView sharp = part_of(frame, part);
+    Layers layers = background(kernels, frame, part, region, style, shared);
     if (region.mask || style.feather > 0) {
         const Raster hard = coverage(part, region);
         const Raster soft(part.width(), part.height());
-        const Rect whole{0, 0, part.width(), part.height()};
-        blur(kernels, hard.view(), whole, style.feather, BlurMethod::kGaussian, soft, 0, 0);
-        blend(frame, part, soft, pixels);
-    } else {
-        paste_box(frame, part, region.box, pixels);
+        blur(kernels, hard.view(), {0, 0, part.width(), part.height()}, style.feather, BlurMethod::kGaussian, soft, 0,
+             0);
+        layers = made(blended(sharp, layers.below, soft.view()));
+    } else if (style.surround != Surround::kKeep) {
+        layers.overlay = Overlay{sharp, moved(intersection(part, region.box), -part.x0, -part.y0)};
     }
-    const Rect inside = intersection(region.around, frame_of(frame));
-    if (inside.width() == region.around.width() && inside.height() == region.around.height()) return pixels;
-    return mirror(pixels.view(), part, region.around, frame_of(frame));
+    const Rect inside = intersection(region.around, whole);
+    if (inside.width() < region.around.width() || inside.height() < region.around.height()) {
+        layers = made(mirror(layers, part, region.around, whole));
+    }
+    return layers;
 }
 
 }  // namespace rar

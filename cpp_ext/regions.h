@@ -12,6 +12,7 @@
 #include "blur.h"
 #include "image_view.h"
 #include "kernels.h"
+#include "overlay.h"
 #include "raster.h"
 #include "rect.h"
 
@@ -53,11 +54,15 @@ struct SharedBlur {
 std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions, const RegionStyle& style,
                                               const Rect& frame);
 
-// The region where it can be read straight from the frame, because nothing in it changes.
-std::optional<ImageView> plain_view(const ImageView& frame, const Region& region, const RegionStyle& style);
+// What a region is resampled from: the pixels of `region.around`.
+struct Layers {
+    std::optional<Raster> own;  // what had to be made
+    ImageView below;
+    std::optional<Overlay> overlay;
+};
 
-// The region's pixels: `region.around` of the frame. `shared` may be null.
-Raster compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
+// `shared` may be null.
+Layers compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
                const SharedBlur* shared);
 
 }  // namespace rar

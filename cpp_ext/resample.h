@@ -9,6 +9,7 @@
 #include "image_view.h"
 #include "kernels.h"
 #include "normalize.h"
+#include "overlay.h"
 #include "packed_axis.h"
 
 namespace rar {
@@ -28,8 +29,9 @@ struct AxisPlan {
 };
 
 // Writes output rows [first, last) to the canvas, the axes' pixel (0, 0) at (left, top). Null kernels are the
-// scalar reference.
-void resample(const Kernels* kernels, const ImageView& image, const AxisPlan& x, const AxisPlan& y, Order order,
-              std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top);
+// scalar reference; the overlay may be null.
+void resample(const Kernels* kernels, const ImageView& image, const Overlay* overlay, const AxisPlan& x,
+              const AxisPlan& y, Order order, std::int64_t first, std::int64_t last, const Canvas& canvas,
+              std::int64_t left, std::int64_t top);
 
 }  // namespace rar

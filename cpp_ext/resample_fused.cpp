@@ -32,8 +32,9 @@ std::int64_t most_groups(const PackedAxis& axis, std::int64_t first, std::int64_
 
 }  // namespace
 
-void resample_fused(const Kernels& kernels, const ImageView& image, const PackedAxis& x, const PackedAxis& y,
-                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top) {
+void resample_fused(const Kernels& kernels, const ImageView& image, const Overlay* overlay, const PackedAxis& x,
+                    const PackedAxis& y, std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left,
+                    std::int64_t top) {
     const std::int64_t pixels = x.source_last() - x.source_first();
     const std::int64_t turned = (pixels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
     const std::int64_t width = x.padded_size();
@@ -41,6 +42,8 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Packed
     const std::int64_t most = most_groups(y, first, last);
 
     AlignedBuffer strip(static_cast<std::size_t>(turned * kChannels * kernels.lanes));
+    const std::int64_t scratch_bytes = overlay == nullptr ? 0 : pixels * kChannels;
+    AlignedBuffer scratch(static_cast<std::size_t>(kernels.lanes * scratch_bytes));
     Ring ring(most + strip_groups, width * kChannels * kRowsPerGroup);
     std::vector<const std::uint8_t*> window(static_cast<std::size_t>(most));
 
@@ -53,7 +56,8 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Packed
             for (int lane = 0; lane < kernels.lanes; ++lane) {
                 // Rows past the last are never weighed; any that can be read will do.
                 const std::int64_t row = y.source_first() + ready * kRowsPerGroup + lane;
-                rows[lane] = image.row(std::min(row, y.source_last() - 1)) + x.source_first() * kChannels;
+                rows[lane] = overlaid_row(image, overlay, std::min(row, y.source_last() - 1), x.source_first(),
+                                          x.source_last(), scratch.data() + lane * scratch_bytes);
             }
             std::uint8_t* groups[kMaxLanes / kRowsPerGroup];
             for (int group = 0; group < strip_groups; ++group) groups[group] = ring.group(ready + group);

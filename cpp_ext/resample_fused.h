@@ -6,12 +6,14 @@
 #include "image_view.h"
 #include "kernels.h"
 #include "normalize.h"
+#include "overlay.h"
 #include "packed_axis.h"
 
 namespace rar {
 
-// Writes output rows [first, last) to the canvas, the axes' pixel (0, 0) at (left, top).
-void resample_fused(const Kernels& kernels, const ImageView& image, const PackedAxis& x, const PackedAxis& y,
-                    std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left, std::int64_t top);
+// Writes output rows [first, last) to the canvas, the axes' pixel (0, 0) at (left, top). The overlay may be null.
+void resample_fused(const Kernels& kernels, const ImageView& image, const Overlay* overlay, const PackedAxis& x,
+                    const PackedAxis& y, std::int64_t first, std::int64_t last, const Canvas& canvas, std::int64_t left,
+                    std::int64_t top);
 
 }  // namespace rar
