@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Builds the starter bundle once, then recognises the photos that scikit-image and scikit-learn ship.
 demo: $(READY)
 	@test -f bundle/bundle.json || $(BIN)/rar-export starter bundle
-	@$(BIN)/rar-recognize bundle $$($(BIN)/python -m rar.export.photos)
+	@$(BIN)/rar-recognize bundle --rank wca $$($(BIN)/python -m rar.export.photos)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -32,7 +32,7 @@ start = time.perf_counter()
 recognizer = Recognizer.open(sys.argv[1], "cpu")
 opened, at_open = time.perf_counter() - start, peak()
 start = time.perf_counter()
-recognizer.recognize([sys.argv[2]], rank="none")
+recognizer.recognize([sys.argv[2]], k=1, rank="none")
 print(json.dumps({
     "import_seconds": imported, "open_seconds": opened, "first_picture_seconds": time.perf_counter() - start,
     "after_import_bytes": before, "peak_at_open_bytes": at_open, "peak_bytes": peak(), "resident_bytes": resident(),

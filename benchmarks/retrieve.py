@@ -132,7 +132,8 @@ def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Pat
         embeddings = model.visual(pixels).numpy()
     clock.lap("embed")
     cosines = embeddings @ vectors.T
-    nearest = np.argpartition(-cosines, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+    count = min(_NEIGHBOURS, len(vectors) - 1)
+    nearest = np.argpartition(-cosines, count, axis=1)[:, :count]
     np.take_along_axis(nearest, np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1), 1)
     clock.lap("search")
     return clock.laps

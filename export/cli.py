@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "pictures with pictures, 1 pictures with texts (default: 0, 1 without pictures, 0.5 with --images and names)",
     )
     memory.add_argument(
-        "--rank",
-        choices=["none", "wca"],
-        help="the bundle's default ranker (default: wca for descriptions without pictures, else none)",
+        "--rank", choices=["none", "wca"], default="none", help="the bundle's default ranker (default: %(default)s)"
     )
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
     memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")

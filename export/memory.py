@@ -78,7 +78,7 @@ def build_memory(
     source: MemorySource,
     dim: str | None = None,
     text_weight: float | None = None,
-    rank: Rank | None = None,
+    rank: Rank = "none",
     provider: str = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -94,8 +94,7 @@ def build_memory(
             or all where the encoder has fewer.
         text_weight: Share of the texts in a class's similarity; by default 0 for pictures, 1 for texts, and a
             value between for both.
-        rank: The bundle's default ranker; by default `wca` where descriptions stand without pictures, else
-            `none` (WCA compares with texts only, and where there are pictures those say more).
+        rank: The bundle's default ranker.
         provider: Device of the encoder.
         threads: Threads of the encoder.
 
@@ -127,7 +126,7 @@ def build_memory(
             classes=len(labels),
             dim=clip.dim,
             text_weight=weight,
-            rank=rank or ("wca" if descriptions and not picture_labels else "none"),
+            rank=rank,
         )
         if pictures is not None:
             rows = np.array([positions[label] for label in picture_labels], np.int32)

@@ -12,9 +12,11 @@ from .errors import BundleError, ExportError, ImageError, InputError, ProviderEr
 from .memory import Candidate, Memory
 from .preprocess import Preprocess, native_features
 from .recognizer import Recognizer, Result
+from .regions import Blur
 from .wca import WcaOptions
 
 __all__ = [
+    "Blur",
     "Bundle",
     "BundleError",
     "Candidate",

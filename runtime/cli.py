@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder made by rar-export")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
-    parser.add_argument("--k", type=int, default=5, help="candidates a picture (default: %(default)s)")
+    parser.add_argument("--k", type=int, help="candidates a picture (default: 5, or all classes of fewer)")
     parser.add_argument("--rank", choices=RANKS, help="what orders the candidates (default: the bundle's own choice)")
     parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
@@ -64,8 +64,9 @@ def _run(args: argparse.Namespace) -> int:
     paths = list(_expand(args.images))
     wca = WcaOptions() if args.crops is None else WcaOptions(crops=args.crops)
     recognizer = Recognizer.open(args.bundle, args.provider, threads=args.threads, wca=wca)
+    k = min(5, recognizer.memory.classes) if args.k is None else args.k
     failed = False
-    for path, result in zip(paths, recognizer.stream(paths, args.k, args.rank), strict=True):
+    for path, result in zip(paths, recognizer.stream(paths, k, args.rank), strict=True):
         failed |= result.error is not None
         print(to_json(path, result, recognizer.provider) if args.json else to_table(path, result), flush=True)
     return 2 if failed else 0

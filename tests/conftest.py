@@ -71,6 +71,16 @@ def tiny_bundle(tiny_openclip: tuple[Path, Path], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter bundle, as shipped: int8, a memory of the 1,000 ImageNet names. Shared: copy before writing."""
+    from rar.export.starter import export_starter
+
+    out = tmp_path_factory.mktemp("starter") / "bundle"
+    export_starter(out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def labelled_folder(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sub-folder a class, each with three pictures cut from one photo: JPEG, JPEG and PNG."""
     by_name = {path.name: path for path in photos}

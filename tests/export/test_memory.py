@@ -81,7 +81,6 @@ class TestSources:
             ]
         )
         np.testing.assert_allclose(memory.parts["texts"].vectors, expected, atol=1e-3)
-        assert Bundle.open(own).component("memory").info["rank"] == "wca"
 
     def test_descriptions_alone(self, own: Path) -> None:
         memory = build(own, descriptions={"cat": ["whiskers"], "dog": []})
@@ -117,18 +116,6 @@ class TestSources:
     @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
     def test_the_weight_is_kept(self, own: Path, images: list[LabelledImage], weight: float) -> None:
         assert build(own, images=images, text_weight=weight).text_weight == weight
-
-    def test_the_default_ranker(self, own: Path, images: list[LabelledImage]) -> None:
-        """WCA knows texts only: where there are pictures they say more."""
-        descriptions = {"cat": ["whiskers"]}
-        for source, expected in (
-            ({"images": images}, "none"),
-            ({"images": images, "descriptions": descriptions}, "none"),
-            ({"classes": ["cat"]}, "none"),
-            ({"descriptions": descriptions}, "wca"),
-        ):
-            build(own, **source)
-            assert Bundle.open(own).component("memory").info["rank"] == expected
 
     def test_odd_names_are_data(self, own: Path) -> None:
         names = ["{}", '"quoted", [x]', "a\nb", "</s>", "烤鸭", "x" * 2000]

@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from rar.export.inspect import describe, verify
-from rar.export.starter import export_starter, imagenet_classes
+from rar.export.starter import imagenet_classes
 from rar.runtime import Bundle, Recognizer
-
-
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("starter") / "bundle"
-    export_starter(out)
-    return out
 
 
 def test_imagenet_names_are_distinct_and_in_the_classifiers_order() -> None:
