@@ -185,7 +185,7 @@ def _hugging_face(pixels: Pixels) -> Iterator[Contender]:
 def _torchvision(pixels: Pixels) -> Iterator[Contender]:
     try:
         import torch
-        from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+        from torchvision.transforms.v2 import functional
     except ImportError:
         return
     torch.set_num_threads(1)
