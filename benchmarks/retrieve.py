@@ -184,7 +184,8 @@ def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Pat
 
 def _ours(recognizer: Recognizer, paths: list[Path]) -> dict[str, float]:
     start = perf_counter()
-    results = list(recognizer.stream(paths, k=5, rank="none", batch_size=len(paths)))
+    k = min(5, recognizer.memory.classes)
+    results = list(recognizer.stream(paths, k=k, rank="none", batch_size=len(paths)))
     total = perf_counter() - start
     laps = {stage: results[0].timings[stage] * len(paths) / 1e3 for stage in _STAGES}
     return {**laps, "total": total}
