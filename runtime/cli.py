@@ -110,7 +110,7 @@ def to_table(path: Path, result: Result) -> str:
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings.items())
     lines = [printable(str(path)), f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
     width = max(len(printable(candidate.label)) for candidate in result.candidates)
-    lines.append(f"  {'retrieved':<{width + 8}}{'  ranked' if ranked else ''}")
+    lines.append(f"  {'retrieved':<{width + 8}}  ranked" if ranked else "  retrieved")
     for before, after in zip(result.retrieved, result.candidates, strict=True):
         line = f"  {before.similarity:6.3f}  {printable(before.label):<{width}}"
         if after.rank_score is not None:
