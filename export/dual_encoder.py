@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 # The template that CLIP's own zero-shot evaluation, RAR and WCA share.
 TEMPLATES = ("a photo of a {}.",)
+
+
+def fix_length(backend: tokenizers.Tokenizer, tokenizer: Any, length: int) -> None:
+    """Makes a `tokenizers` object truncate and pad to a length as its transformers form would."""
+    backend.enable_truncation(length)
+    backend.enable_padding(
+        length=length,
+        pad_id=tokenizer.pad_token_id,
+        pad_token=tokenizer.pad_token,
+        direction=tokenizer.padding_side,
+    )
 
 
 @dataclass(frozen=True)

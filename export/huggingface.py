@@ -16,7 +16,7 @@ from PIL import Image
 from rar.runtime.errors import ExportError
 from rar.runtime.preprocess import Preprocess
 
-from .dual_encoder import DualEncoder
+from .dual_encoder import DualEncoder, fix_length
 
 if TYPE_CHECKING:
     import tokenizers
@@ -121,13 +121,7 @@ def _tokenizer(folder: str, tokenizer: Any, length: int) -> tuple[tokenizers.Tok
         backend, clean = _sentencepiece(tokenizer), "siglip"
     else:
         raise ExportError(f"{folder}: {type(tokenizer).__name__} has no tokenizer.json form")
-    backend.enable_truncation(length)
-    backend.enable_padding(
-        length=length,
-        pad_id=tokenizer.pad_token_id,
-        pad_token=tokenizer.pad_token,
-        direction=tokenizer.padding_side,
-    )
+    fix_length(backend, tokenizer, length)
     return backend, clean
 
 

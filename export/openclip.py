@@ -13,7 +13,7 @@ from PIL import Image
 from rar.runtime.errors import ExportError
 from rar.runtime.preprocess import Preprocess
 
-from .dual_encoder import DualEncoder
+from .dual_encoder import DualEncoder, fix_length
 
 if TYPE_CHECKING:
     import tokenizers
@@ -128,13 +128,7 @@ def _tokenizer(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
     if not getattr(inner, "is_fast", False):
         raise ExportError(f"{type(inner).__name__} has no tokenizer.json form")
     backend = tokenizers.Tokenizer.from_str(inner.backend_tokenizer.to_str())
-    backend.enable_truncation(tokenizer.context_length)
-    backend.enable_padding(
-        length=tokenizer.context_length,
-        pad_id=inner.pad_token_id,
-        pad_token=inner.pad_token,
-        direction=inner.padding_side,
-    )
+    fix_length(backend, inner, tokenizer.context_length)
     return backend, clean
 
 

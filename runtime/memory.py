@@ -141,6 +141,15 @@ class Memory:
             pending, count = np.array(unfinished, int), count * 4
         return results
 
+    def check_k(self, k: int) -> None:
+        """Passes a number of candidates that the memory can give.
+
+        Raises:
+            InputError: It is below 1 or above the number of classes.
+        """
+        if not 1 <= k <= self.classes:
+            raise InputError(f"k={k}, but the memory holds {self.classes} classes; choose 1 to {self.classes}")
+
     def _collapse(self, found: Mapping[Modality, tuple[npt.NDArray[np.int64], Floats]]) -> dict[int, float]:
         """Best cosine of each class in each modality, weighed together.
 
@@ -166,8 +175,7 @@ class Memory:
             raise InputError(f"queries must have shape [N, {self.dim}], not {list(queries.shape)}")
         if not np.isfinite(queries).all():
             raise InputError("a query holds NaN or infinity; check the embedding")
-        if not 1 <= k <= self.classes:
-            raise InputError(f"k={k}, but the memory holds {self.classes} classes; choose 1 to {self.classes}")
+        self.check_k(k)
         return queries
 
 

@@ -163,10 +163,7 @@ class Recognizer:
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
-        if not 1 <= k <= self.memory.classes:
-            raise InputError(
-                f"k={k}, but the memory holds {self.memory.classes} classes; choose 1 to {self.memory.classes}"
-            )
+        self.memory.check_k(k)
         ranker = self._ranker(self.default_rank if rank is None else rank)
         return self._stream(iter(source), k, ranker, batch_size)
 
