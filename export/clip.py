@@ -80,11 +80,11 @@ def export_clip(
             full, final = Path(scratch) / f"{name}.onnx", staging.folder / f"{name}.onnx"
             graph.export_onnx(
                 module,
-                torch.from_numpy(example),
+                [torch.from_numpy(example)],
                 full,
-                input_name=input_name,
-                output_name=output_name,
-                dynamic_length=dynamic_length,
+                inputs=[input_name],
+                outputs=[output_name],
+                dynamic=[(0, 1) if dynamic_length else (0,)],
             )
             bar.update()
             bar.set_description(f"{name} to {precision}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,22 +24,22 @@ OPSET = 20
 
 def export_onnx(
     module: torch.nn.Module,
-    example: torch.Tensor,
+    example: Sequence[torch.Tensor],
     path: Path,
     *,
-    input_name: str,
-    output_name: str,
-    dynamic_length: bool = False,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: Sequence[Any],
 ) -> None:
-    """Exports a one-input, one-output module with a dynamic batch.
+    """Exports a module with its weights beside the graph.
 
     Args:
         module: The module, in eval mode.
-        example: An input of batch 2; batch 1 would be taken for a constant.
-        path: The `.onnx` to write; its weights go beside it.
-        input_name: Name of the graph's input.
-        output_name: Name of the graph's output.
-        dynamic_length: Makes the second dimension dynamic too.
+        example: Its inputs. A dynamic dimension must be 2 or more; 1 would be taken for a constant.
+        path: The `.onnx` to write; its weights go to `<name>.onnx.data`.
+        inputs: Names of the graph's inputs.
+        outputs: Names of the graph's outputs.
+        dynamic: For each argument of `forward` its dynamic dimensions, such as (0, 1); for `*args` a list of such.
 
     Raises:
         ExportError: PyTorch cannot export the module.
@@ -55,12 +55,12 @@ def export_onnx(
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module,
-                (example,),
+                tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(dict.fromkeys(range(2 if dynamic_length else 1), torch.export.Dim.DYNAMIC),),
-                input_names=[input_name],
-                output_names=[output_name],
+                dynamic_shapes=tuple(map(_dynamic_shape, dynamic)),
+                input_names=list(inputs),
+                output_names=list(outputs),
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps anything that goes wrong in the model
@@ -78,6 +78,15 @@ def export_onnx(
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
     onnx.save(model, str(path))
+
+
+def _dynamic_shape(dimensions: Any) -> Any:
+    """(0, 1) -> {0: DYNAMIC, 1: DYNAMIC}; of each where a list of such is given, as `*args` need it."""
+    import torch
+
+    if isinstance(dimensions, list):
+        return tuple(map(_dynamic_shape, dimensions))
+    return dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC)
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

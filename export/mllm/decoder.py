@@ -1,0 +1,103 @@
+"""The decoder every architecture is exported as: packed sequences, a visibility mask, only new keys and values.
+
+The runtime scores a tree of prompts in one sequence, so who sees whom is an input (a 4-D mask) and not a rule, and a
+cache that is shared by many calls is read but never copied out again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    import transformers
+
+
+class _Past:
+    """What a language model of transformers asks of a cache, with the new keys and values kept apart."""
+
+    is_compileable = False
+
+    def __init__(self, past: tuple[torch.Tensor, ...]) -> None:
+        self.past = past
+        self.new: list[torch.Tensor] = []
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, _: dict[str, Any] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.new += [key, value]
+        return torch.cat([self.past[2 * layer], key], 2), torch.cat([self.past[2 * layer + 1], value], 2)
+
+    def get_seq_length(self, _: int = 0) -> Any:
+        return self.past[0].shape[2]
+
+
+class Decoder(torch.nn.Module):
+    """A language model of transformers and its head, with the graph's signature.
+
+    Attributes:
+        language: The model without its head (`LlamaModel`, `Qwen2Model`, ...); what LoRA attaches to.
+        head: Hidden states to logits.
+        layers: Number of layers.
+        kv_heads: Heads of the keys and values.
+        head_dim: Width of a head.
+        dim: Width of the embeddings.
+        vocab: Number of logits.
+        position_dims: 1, or 3 where a position is (time, row, column).
+    """
+
+    def __init__(self, language: transformers.PreTrainedModel, head: torch.nn.Linear, position_dims: int = 1) -> None:
+        super().__init__()
+        config = language.config
+        self.language, self.head, self.position_dims = language, head, position_dims
+        self.layers, self.kv_heads, self.dim = config.num_hidden_layers, config.num_key_value_heads, config.hidden_size
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.vocab = head.out_features
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        logit_positions: torch.Tensor,
+        *past: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """One pass over new tokens.
+
+        Args:
+            inputs_embeds: float32 [N, L, D].
+            attention_mask: bool [N, 1, L, P + L], True where a token may see. Each must see itself.
+            position_ids: int64 [N, L], or [3, N, L].
+            logit_positions: int64 [N, M], which of the L get logits.
+            past: Key and value of each layer, float32 [N, kv_heads, P, head_dim]; P may be 0.
+
+        Returns:
+            float32 [N, M, V], then the new keys and values, float32 [N, kv_heads, L, head_dim].
+        """
+        cache = _Past(past)
+        hidden = self.language(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        chosen = torch.gather(hidden, 1, logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return (self.head(chosen), *cache.new)
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Inputs for tracing; all dynamic dimensions are 2 or more and differ."""
+        batch, length, before = 2, 5, 3
+        positions = torch.arange(before, before + length).expand(batch, length)
+        return (
+            torch.zeros(batch, length, self.dim),
+            torch.ones(batch, 1, length, before + length, dtype=torch.bool),
+            positions.expand(self.position_dims, batch, length) if self.position_dims > 1 else positions,
+            torch.zeros(batch, 4, dtype=torch.int64),
+            *(torch.zeros(batch, self.kv_heads, before, self.head_dim) for _ in range(2 * self.layers)),
+        )
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the keys and values in order: `<prefix>.0.key`, `<prefix>.0.value`, ..."""
+        return [f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]
