@@ -21,7 +21,7 @@ struct Isa {
     static constexpr int kLanes = 8;
     static constexpr int kWords = 4;
     static constexpr int kTurnPixels = 4;
-    static constexpr int kTurnSlack = 4;  // 12 bytes are used of a load of 16
+    static constexpr int kTurnReads = 16;  // of which 12 are used
 
     struct Weights {
         explicit Weights(const std::uint32_t* words)
@@ -63,13 +63,13 @@ struct Isa {
         }
     }
 
-    static void turn(const std::uint8_t* const* rows, std::uint8_t* strip) {
+    static void turn(const std::uint8_t* const* rows, std::int64_t at, std::int64_t, std::uint8_t* strip) {
         const __m256i planar =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
         __m256i pair[4];  // rows i and i + 4
         for (int i = 0; i < 4; ++i) {
-            const __m128i upper = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i]));
-            const __m128i lower = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i + 4]));
+            const __m128i upper = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + at));
+            const __m128i lower = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i + 4] + at));
             pair[i] = _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(upper), lower, 1), planar);
         }
         const __m256i low01 = _mm256_unpacklo_epi32(pair[0], pair[1]);
@@ -102,52 +102,45 @@ struct Isa {
         return _mm256_fmadd_ps(rest, reciprocal, quotient);
     }
 
-    static __m256 normalise(__m256i value, int channel, const Scaling& scaling) {
-        const __m256 level = _mm256_cvtepi32_ps(value);
-        const __m256 mean = _mm256_set1_ps(scaling.mean[channel]);
-        const float std = scaling.std[channel];
-        if (scaling.inverse_is_exact) {
-            const __m256 unit = divide(level, 255.0f, 1.0f / 255.0f);
-            return divide(_mm256_sub_ps(unit, mean), std, scaling.inverse_std[channel]);
-        }
-        const __m256 unit = _mm256_div_ps(level, _mm256_set1_ps(255.0f));
-        return _mm256_div_ps(_mm256_sub_ps(unit, mean), _mm256_set1_ps(std));
+    static __m256 multiplied(__m256i value, int channel, const Scaling& scaling) {
+        const __m256 unit = divide(_mm256_cvtepi32_ps(value), 255.0f, 1.0f / 255.0f);
+        return divide(_mm256_sub_ps(unit, _mm256_set1_ps(scaling.mean[channel])), scaling.std[channel],
+                      scaling.inverse_std[channel]);
     }
 
-    static void write(const __m256i rgb[kChannels], const RowTarget& target, std::int64_t x, int count) {
-        if (target.type == PixelType::kUint8) {
-            const __m256i packed =
-                _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
-            const __m256i pixels = _mm256_shuffle_epi8(
-                _mm256_or_si256(rgb[0], _mm256_or_si256(_mm256_slli_epi32(rgb[1], 8), _mm256_slli_epi32(rgb[2], 16))),
-                packed);
-            alignas(32) std::uint8_t bytes[32];
-            _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), pixels);
-            std::uint8_t* out = static_cast<std::uint8_t*>(target.channel[0]) + x * kChannels;
-            const int first = count < 4 ? count : 4;
-            __builtin_memcpy(out, bytes, static_cast<std::size_t>(first * kChannels));
-            __builtin_memcpy(out + first * kChannels, bytes + 16,
-                             static_cast<std::size_t>((count - first) * kChannels));
-            return;
+    static __m256 divided(__m256i value, int channel, const Scaling& scaling) {
+        const __m256 unit = _mm256_div_ps(_mm256_cvtepi32_ps(value), _mm256_set1_ps(255.0f));
+        return _mm256_div_ps(_mm256_sub_ps(unit, _mm256_set1_ps(scaling.mean[channel])),
+                             _mm256_set1_ps(scaling.std[channel]));
+    }
+
+    static void write_bytes(const __m256i rgb[kChannels], std::uint8_t* out, int count) {
+        const __m256i packed =
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+        const __m256i pixels = _mm256_shuffle_epi8(
+            _mm256_or_si256(rgb[0], _mm256_or_si256(_mm256_slli_epi32(rgb[1], 8), _mm256_slli_epi32(rgb[2], 16))),
+            packed);
+        alignas(32) std::uint8_t bytes[32];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), pixels);
+        const int first = count < 4 ? count : 4;
+        __builtin_memcpy(out, bytes, static_cast<std::size_t>(first * kChannels));
+        __builtin_memcpy(out + first * kChannels, bytes + 16, static_cast<std::size_t>((count - first) * kChannels));
+    }
+
+    static void write_floats(__m256 values, float* out, int count) {
+        if (count == kLanes) {
+            _mm256_storeu_ps(out, values);
+        } else {
+            const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_maskstore_ps(out, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane), values);
         }
-        for (int channel = 0; channel < kChannels; ++channel) {
-            const __m256 value = normalise(rgb[channel], channel, *target.scaling);
-            if (target.type == PixelType::kFloat32) {
-                float* out = static_cast<float*>(target.channel[channel]) + x;
-                if (count == kLanes) {
-                    _mm256_storeu_ps(out, value);
-                } else {
-                    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                    _mm256_maskstore_ps(out, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane), value);
-                }
-            } else {
-                alignas(16) std::uint16_t halves[8];
-                _mm_store_si128(reinterpret_cast<__m128i*>(halves),
-                                _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-                __builtin_memcpy(static_cast<std::uint16_t*>(target.channel[channel]) + x, halves,
-                                 static_cast<std::size_t>(count) * sizeof halves[0]);
-            }
-        }
+    }
+
+    static void write_halves(__m256 values, std::uint16_t* out, int count) {
+        alignas(16) std::uint16_t halves[8];
+        _mm_store_si128(reinterpret_cast<__m128i*>(halves),
+                        _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        __builtin_memcpy(out, halves, static_cast<std::size_t>(count) * sizeof halves[0]);
     }
 };
 

@@ -27,7 +27,7 @@ struct Isa {
     static constexpr int kLanes = 16;
     static constexpr int kWords = 3;
     static constexpr int kTurnPixels = 16;
-    static constexpr int kTurnSlack = 16;  // 48 bytes are used of a load of 64
+    static constexpr int kTurnReads = 1;  // the loads are masked
 
     struct Weights {
         explicit Weights(const std::uint32_t* words)
@@ -71,17 +71,20 @@ struct Isa {
 
     // 16 pixels of 16 rows: to [group, channel] dwords within each row, then a 16 x 16 transposition, of which
     // the quarter that would hold a fourth channel is left out.
-    static void turn(const std::uint8_t* const* rows, std::uint8_t* strip) {
+    static void turn(const std::uint8_t* const* rows, std::int64_t at, std::int64_t bytes, std::uint8_t* strip) {
         alignas(64) static constexpr std::uint8_t kPlanar[64] = {
             0,  3,  6,  9,  1,  4,  7,  10, 2,  5,  8,  11, 63, 63, 63, 63,  //
             12, 15, 18, 21, 13, 16, 19, 22, 14, 17, 20, 23, 63, 63, 63, 63,  //
             24, 27, 30, 33, 25, 28, 31, 34, 26, 29, 32, 35, 63, 63, 63, 63,  //
             36, 39, 42, 45, 37, 40, 43, 46, 38, 41, 44, 47, 63, 63, 63, 63};
         const __m512i planar = _mm512_load_si512(kPlanar);
+        const __mmask64 there = ~std::uint64_t{0} >> (64 - (bytes < 48 ? bytes : 48));
         __m512i quads[3][4];  // [channel][quad of rows], lane: pixel group
         for (int quad = 0; quad < 4; ++quad) {
             __m512i row[4];
-            for (int i = 0; i < 4; ++i) row[i] = _mm512_permutexvar_epi8(planar, load(rows[quad * 4 + i]));
+            for (int i = 0; i < 4; ++i) {
+                row[i] = _mm512_permutexvar_epi8(planar, _mm512_maskz_loadu_epi8(there, rows[quad * 4 + i] + at));
+            }
             const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]);
             const __m512i low23 = _mm512_unpacklo_epi32(row[2], row[3]);
             const __m512i high01 = _mm512_unpackhi_epi32(row[0], row[1]);
@@ -129,40 +132,37 @@ struct Isa {
         return _mm512_fmadd_ps(rest, reciprocal, quotient);
     }
 
-    static __m512 normalise(__m512i value, int channel, const Scaling& scaling) {
-        const __m512 level = _mm512_cvtepi32_ps(value);
-        const __m512 mean = _mm512_set1_ps(scaling.mean[channel]);
-        const float std = scaling.std[channel];
-        if (scaling.inverse_is_exact) {
-            const __m512 unit = divide(level, 255.0f, 1.0f / 255.0f);
-            return divide(_mm512_sub_ps(unit, mean), std, scaling.inverse_std[channel]);
-        }
-        const __m512 unit = _mm512_div_ps(level, _mm512_set1_ps(255.0f));
-        return _mm512_div_ps(_mm512_sub_ps(unit, mean), _mm512_set1_ps(std));
+    static __m512 multiplied(__m512i value, int channel, const Scaling& scaling) {
+        const __m512 unit = divide(_mm512_cvtepi32_ps(value), 255.0f, 1.0f / 255.0f);
+        return divide(_mm512_sub_ps(unit, _mm512_set1_ps(scaling.mean[channel])), scaling.std[channel],
+                      scaling.inverse_std[channel]);
     }
 
-    static void write(const __m512i rgb[kChannels], const RowTarget& target, std::int64_t x, int count) {
-        const auto mask = static_cast<__mmask16>((1u << count) - 1);
-        if (target.type == PixelType::kUint8) {
-            alignas(64) static constexpr std::uint8_t kPacked[64] = {
-                0,  1,  2,  4,  5,  6,  8,  9,  10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25, 26, 28, 29, 30,
-                32, 33, 34, 36, 37, 38, 40, 41, 42, 44, 45, 46, 48, 49, 50, 52, 53, 54, 56, 57, 58, 60, 61, 62};
-            const __m512i pixels =
-                _mm512_or_si512(rgb[0], _mm512_or_si512(_mm512_slli_epi32(rgb[1], 8), _mm512_slli_epi32(rgb[2], 16)));
-            _mm512_mask_storeu_epi8(static_cast<std::uint8_t*>(target.channel[0]) + x * kChannels,
-                                    (std::uint64_t{1} << (count * kChannels)) - 1,
-                                    _mm512_permutexvar_epi8(_mm512_load_si512(kPacked), pixels));
-            return;
-        }
-        for (int channel = 0; channel < kChannels; ++channel) {
-            const __m512 value = normalise(rgb[channel], channel, *target.scaling);
-            if (target.type == PixelType::kFloat32) {
-                _mm512_mask_storeu_ps(static_cast<float*>(target.channel[channel]) + x, mask, value);
-            } else {
-                _mm256_mask_storeu_epi16(static_cast<std::uint16_t*>(target.channel[channel]) + x, mask,
-                                         _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-            }
-        }
+    static __m512 divided(__m512i value, int channel, const Scaling& scaling) {
+        const __m512 unit = _mm512_div_ps(_mm512_cvtepi32_ps(value), _mm512_set1_ps(255.0f));
+        return _mm512_div_ps(_mm512_sub_ps(unit, _mm512_set1_ps(scaling.mean[channel])),
+                             _mm512_set1_ps(scaling.std[channel]));
+    }
+
+    static void write_bytes(const __m512i rgb[kChannels], std::uint8_t* out, int count) {
+        alignas(64) static constexpr std::uint8_t kPacked[64] = {
+            0,  1,  2,  4,  5,  6,  8,  9,  10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25, 26, 28, 29, 30,
+            32, 33, 34, 36, 37, 38, 40, 41, 42, 44, 45, 46, 48, 49, 50, 52, 53, 54, 56, 57, 58, 60, 61, 62};
+        const __m512i pixels =
+            _mm512_or_si512(rgb[0], _mm512_or_si512(_mm512_slli_epi32(rgb[1], 8), _mm512_slli_epi32(rgb[2], 16)));
+        _mm512_mask_storeu_epi8(out, (std::uint64_t{1} << (count * kChannels)) - 1,
+                                _mm512_permutexvar_epi8(_mm512_load_si512(kPacked), pixels));
+    }
+
+    static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+    static void write_floats(__m512 values, float* out, int count) {
+        _mm512_mask_storeu_ps(out, first(count), values);
+    }
+
+    static void write_halves(__m512 values, std::uint16_t* out, int count) {
+        _mm256_mask_storeu_epi16(out, first(count),
+                                 _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     }
 };
 

@@ -16,7 +16,7 @@ struct Isa {
     static constexpr int kLanes = 4;
     static constexpr int kWords = 4;
     static constexpr int kTurnPixels = 4;
-    static constexpr int kTurnSlack = 4;  // 12 bytes are used of a load of 16
+    static constexpr int kTurnReads = 16;  // of which 12 are used
 
     struct Weights {
         explicit Weights(const std::uint32_t* words) : taps(vreinterpretq_s32_u32(vld1q_u32(words))) {}
@@ -44,12 +44,12 @@ struct Isa {
         for (int tap = 0; tap < 4; ++tap) words[tap] = static_cast<std::uint32_t>(weights[tap]);
     }
 
-    static void turn(const std::uint8_t* const* rows, std::uint8_t* strip) {
+    static void turn(const std::uint8_t* const* rows, std::int64_t at, std::int64_t, std::uint8_t* strip) {
         alignas(16) static constexpr std::uint8_t kPlanar[16] = {0, 3, 6, 9,  1,   4,   7,   10,
                                                                  2, 5, 8, 11, 255, 255, 255, 255};
         const uint8x16_t planar = vld1q_u8(kPlanar);
         uint32x4_t row[4];
-        for (int i = 0; i < 4; ++i) row[i] = vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(rows[i]), planar));
+        for (int i = 0; i < 4; ++i) row[i] = vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(rows[i] + at), planar));
         const auto wide = [](uint32x4_t value) { return vreinterpretq_u64_u32(value); };
         const auto store = [&](int channel, uint64x2_t value) {
             vst1q_u8(strip + channel * 16, vreinterpretq_u8_u64(value));
@@ -76,41 +76,34 @@ struct Isa {
         return vfmaq_f32(quotient, rest, reciprocal);
     }
 
-    static float32x4_t normalise(int32x4_t value, int channel, const Scaling& scaling) {
-        const float32x4_t level = vcvtq_f32_s32(value);
-        const float32x4_t mean = vdupq_n_f32(scaling.mean[channel]);
-        const float std = scaling.std[channel];
-        if (scaling.inverse_is_exact) {
-            const float32x4_t unit = divide(level, 255.0f, 1.0f / 255.0f);
-            return divide(vsubq_f32(unit, mean), std, scaling.inverse_std[channel]);
-        }
-        const float32x4_t unit = vdivq_f32(level, vdupq_n_f32(255.0f));
-        return vdivq_f32(vsubq_f32(unit, mean), vdupq_n_f32(std));
+    static float32x4_t multiplied(int32x4_t value, int channel, const Scaling& scaling) {
+        const float32x4_t unit = divide(vcvtq_f32_s32(value), 255.0f, 1.0f / 255.0f);
+        return divide(vsubq_f32(unit, vdupq_n_f32(scaling.mean[channel])), scaling.std[channel],
+                      scaling.inverse_std[channel]);
     }
 
-    static void write(const int32x4_t rgb[kChannels], const RowTarget& target, std::int64_t x, int count) {
-        if (target.type == PixelType::kUint8) {
-            std::uint32_t pixels[4];
-            const int32x4_t upper = vorrq_s32(vshlq_n_s32(rgb[1], 8), vshlq_n_s32(rgb[2], 16));
-            vst1q_u32(pixels, vreinterpretq_u32_s32(vorrq_s32(rgb[0], upper)));
-            std::uint8_t* out = static_cast<std::uint8_t*>(target.channel[0]) + x * kChannels;
-            for (int i = 0; i < count; ++i) __builtin_memcpy(out + i * kChannels, &pixels[i], kChannels);
-            return;
-        }
-        for (int channel = 0; channel < kChannels; ++channel) {
-            const float32x4_t value = normalise(rgb[channel], channel, *target.scaling);
-            if (target.type == PixelType::kFloat32) {
-                float floats[4];
-                vst1q_f32(floats, value);
-                __builtin_memcpy(static_cast<float*>(target.channel[channel]) + x, floats,
-                                 static_cast<std::size_t>(count) * sizeof floats[0]);
-            } else {
-                std::uint16_t halves[4];
-                vst1_u16(halves, vreinterpret_u16_f16(vcvt_f16_f32(value)));
-                __builtin_memcpy(static_cast<std::uint16_t*>(target.channel[channel]) + x, halves,
-                                 static_cast<std::size_t>(count) * sizeof halves[0]);
-            }
-        }
+    static float32x4_t divided(int32x4_t value, int channel, const Scaling& scaling) {
+        const float32x4_t unit = vdivq_f32(vcvtq_f32_s32(value), vdupq_n_f32(255.0f));
+        return vdivq_f32(vsubq_f32(unit, vdupq_n_f32(scaling.mean[channel])), vdupq_n_f32(scaling.std[channel]));
+    }
+
+    static void write_bytes(const int32x4_t rgb[kChannels], std::uint8_t* out, int count) {
+        std::uint32_t pixels[4];
+        const int32x4_t upper = vorrq_s32(vshlq_n_s32(rgb[1], 8), vshlq_n_s32(rgb[2], 16));
+        vst1q_u32(pixels, vreinterpretq_u32_s32(vorrq_s32(rgb[0], upper)));
+        for (int i = 0; i < count; ++i) __builtin_memcpy(out + i * kChannels, &pixels[i], kChannels);
+    }
+
+    static void write_floats(float32x4_t values, float* out, int count) {
+        float floats[4];
+        vst1q_f32(floats, values);
+        __builtin_memcpy(out, floats, static_cast<std::size_t>(count) * sizeof floats[0]);
+    }
+
+    static void write_halves(float32x4_t values, std::uint16_t* out, int count) {
+        std::uint16_t halves[4];
+        vst1_u16(halves, vreinterpret_u16_f16(vcvt_f16_f32(values)));
+        __builtin_memcpy(out, halves, static_cast<std::size_t>(count) * sizeof halves[0]);
     }
 };
 

@@ -4,14 +4,17 @@
 // Isa provides
 //     Vector                       kLanes int32
 //     kName, kLanes, kWords, pack_weights
-//     kTurnPixels, kTurnSlack      pixels a turn takes of each row, bytes its loads go beyond them
+//     kTurnPixels, kTurnReads      pixels a turn takes of each row, the fewest bytes there must be to read
 //     Weights(words)               one group of four weights, the same for every lane
 //     Sum                          starts at one half in fixed point; add(data, weights); value()
 //     load(p)                      a whole vector
-//     turn(rows, strip)            kTurnPixels of each row to [pixel group][channel][lane]
+//     turn(rows, at, bytes, strip) kTurnPixels of each row from byte `at` to [pixel group][channel][lane]; reads no
+//                                  more than `bytes` and takes what is missing as zero
 //     store_groups(v, groups, at)  the columns of four vectors as bytes, clipped, to each row group
 //     clip(v)                      to 0 … 255
-//     write(rgb, target, x, n)     n of kLanes clipped pixels
+//     multiplied(v, c, scaling)    clipped values normalised for channel c, where the inverse is exact
+//     divided(v, c, scaling)       the same by division
+//     write_bytes(rgb, out, n)     n of kLanes clipped pixels; write_floats, write_halves: n values of a plane
 
 // The four-tap sums of the three channels; `data` yields the vectors of one group.
 template <class Data>
@@ -31,28 +34,31 @@ inline void sum_groups(std::int64_t count, const std::uint32_t* words, const Dat
 
 void horizontal(const std::uint8_t* strip, const PackedWeights& weights, std::int64_t width,
                 std::uint8_t* const* groups) {
-    constexpr std::ptrdiff_t kVector = Isa::kLanes * 4;
+    static constexpr std::ptrdiff_t kVector = Isa::kLanes * 4;
+    const auto column = [&](std::int64_t x, Isa::Vector result[kChannels]) {
+        const std::int64_t offset = weights.offsets[x];
+        const std::uint8_t* source = strip + weights.first_group[x] * kVector * kChannels;
+        const auto data = [source](std::int64_t group, int channel) {
+            return source + (group * kChannels + channel) * kVector;
+        };
+        sum_groups(weights.offsets[x + 1] - offset, weights.words + offset * Isa::kWords, data, result);
+    };
     for (std::int64_t x = 0; x < width; x += 4) {
-        Isa::Vector columns[4][kChannels];
-        for (int i = 0; i < 4; ++i) {
-            const std::int64_t offset = weights.offsets[x + i];
-            const std::int64_t count = weights.offsets[x + i + 1] - offset;
-            const std::uint8_t* source = strip + weights.first_group[x + i] * kVector * kChannels;
-            const auto data = [source](std::int64_t group, int channel) {
-                return source + (group * kChannels + channel) * kVector;
-            };
-            sum_groups(count, weights.words + offset * Isa::kWords, data, columns[i]);
-        }
+        Isa::Vector a[kChannels], b[kChannels], c[kChannels], d[kChannels];  // not a loop: they stay in registers
+        column(x, a);
+        column(x + 1, b);
+        column(x + 2, c);
+        column(x + 3, d);
         for (int channel = 0; channel < kChannels; ++channel) {
-            const Isa::Vector four[4] = {columns[0][channel], columns[1][channel], columns[2][channel],
-                                         columns[3][channel]};
+            const Isa::Vector four[4] = {a[channel], b[channel], c[channel], d[channel]};
             Isa::store_groups(four, groups, (channel * width + x) * kRowsPerGroup);
         }
     }
 }
 
-void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words, std::int64_t width,
-              std::int64_t kept, const RowTarget& target) {
+template <class Write>
+inline void vertical_to(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words,
+                        std::int64_t width, std::int64_t kept, const Write& write) {
     for (std::int64_t x = 0; x < kept; x += Isa::kLanes) {
         const auto data = [=](std::int64_t group, int channel) {
             return groups[group] + (channel * width + x) * kRowsPerGroup;
@@ -61,30 +67,62 @@ void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::
         sum_groups(count, words, data, rgb);
         for (Isa::Vector& value : rgb) value = Isa::clip(value);
         const std::int64_t left = kept - x;
-        Isa::write(rgb, target, x, left < Isa::kLanes ? static_cast<int>(left) : Isa::kLanes);
+        write(rgb, x, left < Isa::kLanes ? static_cast<int>(left) : Isa::kLanes);
+    }
+}
+
+void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words, std::int64_t width,
+              std::int64_t kept, const RowTarget& target) {
+    const auto run = [&](const auto& write) { vertical_to(groups, count, words, width, kept, write); };
+    // A loop for each kind of result, which then has no branches.
+    if (target.type == PixelType::kUint8) {
+        run([to = target.channel[0]](const Isa::Vector* rgb, std::int64_t x, int n) {
+            Isa::write_bytes(rgb, static_cast<std::uint8_t*>(to) + x * kChannels, n);
+        });
+        return;
+    }
+    const auto planes = [&](const auto& normalise) {
+        if (target.type == PixelType::kFloat32) {
+            run([&](const Isa::Vector* rgb, std::int64_t x, int n) {
+                for (int channel = 0; channel < kChannels; ++channel) {
+                    Isa::write_floats(normalise(rgb[channel], channel),
+                                      static_cast<float*>(target.channel[channel]) + x, n);
+                }
+            });
+        } else {
+            run([&](const Isa::Vector* rgb, std::int64_t x, int n) {
+                for (int channel = 0; channel < kChannels; ++channel) {
+                    Isa::write_halves(normalise(rgb[channel], channel),
+                                      static_cast<std::uint16_t*>(target.channel[channel]) + x, n);
+                }
+            });
+        }
+    };
+    const Scaling scaling = *target.scaling;  // a copy that no store of the result can change
+    if (scaling.inverse_is_exact) {
+        planes([&](Isa::Vector value, int channel) { return Isa::multiplied(value, channel, scaling); });
+    } else {
+        planes([&](Isa::Vector value, int channel) { return Isa::divided(value, channel, scaling); });
     }
 }
 
 void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* strip) {
     constexpr std::ptrdiff_t kVector = Isa::kLanes * 4;
-    constexpr std::int64_t kBlock = Isa::kTurnPixels;
-    std::int64_t x = 0;
-    const std::uint8_t* sources[Isa::kLanes];
-    for (; (x + kBlock) * kChannels + Isa::kTurnSlack <= pixels * kChannels; x += kBlock) {
-        for (int lane = 0; lane < Isa::kLanes; ++lane) sources[lane] = rows[lane] + x * kChannels;
-        Isa::turn(sources, strip + x / 4 * kChannels * kVector);
-    }
-    // The rest of each row through a copy, so that no load passes the row's end.
-    std::uint8_t copies[Isa::kLanes][Isa::kTurnPixels * kChannels + Isa::kTurnSlack];
-    for (; x < pixels; x += kBlock) {
+    for (std::int64_t x = 0; x < pixels; x += Isa::kTurnPixels) {
+        const std::int64_t left = (pixels - x) * kChannels;
+        std::uint8_t* target = strip + x / 4 * kChannels * kVector;
+        if (left >= Isa::kTurnReads) {
+            Isa::turn(rows, x * kChannels, left, target);
+            continue;
+        }
+        // The end of each row through a copy, so that no load passes it.
+        std::uint8_t copies[Isa::kLanes][Isa::kTurnReads] = {};
+        const std::uint8_t* sources[Isa::kLanes];
         for (int lane = 0; lane < Isa::kLanes; ++lane) {
-            const std::int64_t left = (pixels - x) * kChannels;
-            for (std::int64_t byte = 0; byte < static_cast<std::int64_t>(sizeof copies[lane]); ++byte) {
-                copies[lane][byte] = byte < left ? rows[lane][x * kChannels + byte] : std::uint8_t{0};
-            }
+            __builtin_memcpy(copies[lane], rows[lane] + x * kChannels, static_cast<std::size_t>(left));
             sources[lane] = copies[lane];
         }
-        Isa::turn(sources, strip + x / 4 * kChannels * kVector);
+        Isa::turn(sources, 0, Isa::kTurnReads, target);
     }
 }
 
