@@ -14,6 +14,7 @@ import tokenizers
 
 from .errors import BundleError
 
+_BRACKETS = frozenset("<>[]{}|")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -45,10 +46,50 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 }
 
 
-class Tokenizer:
-    """A `tokenizer.json` (which carries truncation and padding) behind a cleaning step.
+class PlainText:
+    """A `tokenizers` object behind which no text acts as markup.
 
-    Special tokens that a text spells out are encoded as the plain characters they are.
+    Special tokens that a text spells out are encoded as the plain characters they are. So are added tokens that
+    look like markup though they are not marked special, such as Qwen's `<tool_call>`.
+
+    Args:
+        tokenizer: The `tokenizers` object; its settings are changed.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        for token in tokenizer.get_added_tokens_decoder().values():
+            if not token.special and not _BRACKETS.isdisjoint(token.content):
+                token.special = True
+                tokenizer.add_special_tokens([token])
+        self.tokenizer = tokenizer
+        self.tokenizer.encode_special_tokens = True
+        added = tokenizer.get_added_tokens_decoder()
+        # The unknown token is what any odd character becomes; it marks nothing.
+        unknown = getattr(tokenizer.model, "unk_token", None)
+        self._special = {i: t.content for i, t in added.items() if t.special and t.content != unknown}
+
+    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+        """Token ids of each text, with or without what the tokenizer puts around a text."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        for position, encoding in enumerate(encodings):
+            if self._spells_special(encoding):
+                broken = self._break_up(texts[position])
+                encodings[position] = self.tokenizer.encode(broken, add_special_tokens=add_special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    def _spells_special(self, encoding: tokenizers.Encoding) -> bool:
+        # Unigram vocabularies hold `</s>` as a piece like any other, which encode_special_tokens does not touch.
+        own = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return any(token in self._special and not added for token, added in own)
+
+    def _break_up(self, text: str) -> str:
+        for spelling in self._special.values():
+            text = text.replace(spelling, " ".join(spelling))
+        return text
+
+
+class Tokenizer:
+    """A `tokenizer.json` (which carries truncation and padding) behind a cleaning step; texts are never markup.
 
     Args:
         tokenizer: The `tokenizers` object.
@@ -62,12 +103,7 @@ class Tokenizer:
         if clean not in CLEANERS:
             raise BundleError(f"text cleaning {clean!r} is unknown to this release; upgrade rar-runtime")
         self._clean = CLEANERS[clean]
-        self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
-        added = tokenizer.get_added_tokens_decoder()
-        # The unknown token is what any odd character becomes; it marks nothing.
-        unknown = getattr(tokenizer.model, "unk_token", None)
-        self._special = {i: t.content for i, t in added.items() if t.special and t.content != unknown}
+        self._plain = PlainText(tokenizer)
 
     @classmethod
     def open(cls, path: Path, clean: str = "none") -> Tokenizer:
@@ -86,19 +122,4 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Token ids of several texts, truncated and padded as the model wants: int64 [N, L]."""
-        cleaned = [self._clean(text) for text in texts]
-        encodings = self._tokenizer.encode_batch(cleaned)
-        for position, encoding in enumerate(encodings):
-            if self._spells_special(encoding):
-                encodings[position] = self._tokenizer.encode(self._break_up(cleaned[position]))
-        return np.array([encoding.ids for encoding in encodings], np.int64)
-
-    def _spells_special(self, encoding: tokenizers.Encoding) -> bool:
-        # Unigram vocabularies hold `</s>` as a piece like any other, which encode_special_tokens does not touch.
-        own = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
-        return any(token in self._special and not added for token, added in own)
-
-    def _break_up(self, text: str) -> str:
-        for spelling in self._special.values():
-            text = text.replace(spelling, " ".join(spelling))
-        return text
+        return np.array(self._plain([self._clean(text) for text in texts], add_special_tokens=True), np.int64)
