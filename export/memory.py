@@ -118,7 +118,7 @@ def build_memory(
     positions = {label: position for position, label in enumerate(labels)}
     pictures = _check_embeddings(source, clip.dim) if source.embeddings is not None else None
     if pictures is None and source.images:
-        pictures = _embed_images(clip, source.images)
+        pictures = embed_images(clip, source.images)
     text_labels, texts = _embed_texts(clip, labels, descriptions)
     with bundles.stage(bundle.root, "memory") as staging:
         staging.info.update(
@@ -160,8 +160,12 @@ def _check_embeddings(source: MemorySource, dim: int) -> Floats:
     return np.asarray(embeddings / norms, np.float32)
 
 
-def _embed_images(clip: Clip, images: Sequence[LabelledImage]) -> Floats:
-    """Decodes, prepares and embeds in batches; the next batch is decoded while one is embedded."""
+def embed_images(clip: Clip, images: Sequence[LabelledImage]) -> Floats:
+    """Embeds labelled pictures in batches: float32 [N, d]; the next batch is decoded while one is embedded.
+
+    Raises:
+        InputError: A picture cannot be read.
+    """
 
     def prepare(start: int) -> Floats:
         return clip.preprocess([_load(image) for image in images[start : start + _BATCH]])
