@@ -10,10 +10,13 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from .errors import InputError, RarError
 from .images import find_images
-from .recognizer import RANKS, Recognizer, Result
+from .mllm.prompt import Mode
+from .mllm.ranker import MllmOptions
+from .recognizer import GATES, RANKS, Recognizer, Result
 from .wca import WcaOptions
 
 
@@ -53,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
     parser.add_argument("--k", type=int, help="candidates a picture (default: 5, or all classes of fewer)")
     parser.add_argument("--rank", choices=RANKS, help="what orders the candidates (default: the bundle's own choice)")
+    parser.add_argument("--mode", choices=get_args(Mode), help="how the MLLM ranks (default: the bundle's own choice)")
+    parser.add_argument(
+        "--gate", choices=GATES, default="off", help="unsure: rank only where retrieval is not sure (default: off)"
+    )
+    parser.add_argument(
+        "--deadline-ms", type=float, metavar="MS", help="keep the retrieval's order rather than be later"
+    )
     parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     parser.add_argument("--crops", type=int, metavar="N", help="WCA's crops a picture (default: 60)")
@@ -63,10 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     paths = list(_expand(args.images))
     wca = WcaOptions() if args.crops is None else WcaOptions(crops=args.crops)
-    recognizer = Recognizer.open(args.bundle, args.provider, threads=args.threads, wca=wca)
+    mllm = None if args.mode is None else MllmOptions(args.mode)
+    recognizer = Recognizer.open(args.bundle, args.provider, threads=args.threads, wca=wca, mllm=mllm)
     k = min(5, recognizer.memory.classes) if args.k is None else args.k
     failed = False
-    for path, result in zip(paths, recognizer.stream(paths, k, args.rank), strict=True):
+    results = recognizer.stream(paths, k, args.rank, gate=args.gate, deadline_ms=args.deadline_ms)
+    for path, result in zip(paths, results, strict=True):
         failed |= result.error is not None
         print(to_json(path, result, recognizer.provider) if args.json else to_table(path, result), flush=True)
     return 2 if failed else 0
@@ -96,6 +108,9 @@ def to_json(path: Path, result: Result, provider: str) -> str:
             score=result.score,
             candidates=[vars(candidate) for candidate in result.candidates],
             retrieved=[candidate.label for candidate in result.retrieved],
+            ranked_by=result.ranked_by,
+            skipped=result.skipped,
+            fallback=result.fallback,
             milliseconds=result.timings,
             provider=provider,
         )
@@ -106,17 +121,23 @@ def to_table(path: Path, result: Result) -> str:
     """One result as lines for a terminal: the answer, then the candidates before and after ranking."""
     if result.error is not None:
         return f"{printable(str(path))}\n  error: {printable(str(result.error))}\n"
-    ranked = result.candidates[0].rank_score is not None
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings.items())
     lines = [printable(str(path)), f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
     width = max(len(printable(candidate.label)) for candidate in result.candidates)
-    lines.append(f"  {'retrieved':<{width + 8}}  ranked" if ranked else "  retrieved")
+    lines.append(f"  {'retrieved':<{width + 8}}  {_ranked(result)}".rstrip())
     for before, after in zip(result.retrieved, result.candidates, strict=True):
         line = f"  {before.similarity:6.3f}  {printable(before.label):<{width}}"
         if after.rank_score is not None:
             line += f"  {after.rank_score:6.3f}  {printable(after.label)}"
         lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _ranked(result: Result) -> str:
+    """Who ranked, or why nobody did, as the head of the table's second column."""
+    if result.ranked_by is None:
+        return "" if result.skipped is None else f"not ranked ({result.skipped})"
+    return f"ranked by {result.ranked_by}" + (" (no usable answer)" if result.fallback else "")
 
 
 def printable(label: str) -> str:

@@ -61,7 +61,23 @@ class Clip:
 
     def embed_pixels(self, pixels: Floats) -> Floats:
         """float32 [N, 3, S, S], as `preprocess` makes it -> float32 [N, d], L2-normalised."""
-        return np.asarray(self.visual.run({"pixel_values": pixels})["image_embeds"], np.float32)
+        return np.asarray(self.visual.run({"pixel_values": pixels}, ["image_embeds"])["image_embeds"], np.float32)
+
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats | None]:
+        """As `embed_pixels`, and in the same pass what an MLLM sees the pictures by.
+
+        Returns:
+            float32 [N, d], L2-normalised; float32 [N, t, C], or None where the encoder gives no `image_features`.
+        """
+        if not self.has_features:
+            return self.embed_pixels(pixels), None
+        found = self.visual.run({"pixel_values": pixels}, ["image_embeds", "image_features"])
+        return np.asarray(found["image_embeds"], np.float32), np.asarray(found["image_features"], np.float32)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the picture tower has the second output `image_features`."""
+        return "image_features" in self.visual.outputs
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Texts -> float32 [N, d], L2-normalised.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,16 +24,47 @@ class Query:
         pixels: uint8 [H, W, 3], the decoded picture.
         embedding: float32 [d], L2-normalised.
         candidates: The k retrieved classes, best first.
+        features: float32 [t, C], the encoder's `image_features`; None where it gives none.
     """
 
     pixels: Pixels
     embedding: Floats
     candidates: Sequence[Candidate]
+    features: Floats | None = None
+
+    @property
+    def margin(self) -> float:
+        """By how much the best class is more similar than the second; infinite where there is no second."""
+        best, *others = self.candidates
+        return best.similarity - others[0].similarity if others else math.inf
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a ranker says about one picture's candidates; it can neither add one nor lose one.
+
+    Attributes:
+        scores: float32 [k], in the candidates' order; higher is better.
+        fallback: Whether its answer could not be used, so that all scores are equal.
+    """
+
+    scores: Floats
+    fallback: bool = False
+
+    def order(self, candidates: Sequence[Candidate], fusion: float = 0.0) -> list[Candidate]:
+        """The candidates by falling final score, `scores + fusion * similarity`; of equal ones the retrieval's first.
+
+        Args:
+            candidates: As they were ranked.
+            fusion: Weight of the similarity against the ranker's score.
+        """
+        finals = self.scores + fusion * np.array([candidate.similarity for candidate in candidates], np.float32)
+        return [replace(candidates[i], rank_score=float(finals[i])) for i in np.argsort(-finals, kind="stable")]
 
 
 class Ranker(Protocol):
-    """Scores the candidates of each picture; it can neither add one nor lose one."""
+    """Scores the candidates of each picture."""
 
-    def rank(self, queries: Sequence[Query]) -> list[npt.NDArray[np.floating]]:
-        """For each query one score a candidate, in the candidates' order; higher is better."""
+    def rank(self, queries: Sequence[Query]) -> list[Ranking]:
+        """One ranking a query."""
         ...

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,20 @@ from .clip import Clip
 from .errors import BundleError, ImageError, InputError, RarError
 from .images import Pixels, Source, load_image
 from .memory import Candidate, Memory
-from .rank import Query, Ranker
+from .mllm.model import Mllm
+from .mllm.ranker import MllmOptions, MllmRanker
+from .rank import Query, Ranker, Ranking
+from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
-Rank: TypeAlias = Literal["none", "wca"]
-RANKS: tuple[Rank, ...] = ("none", "wca")
+Rank: TypeAlias = Literal["none", "wca", "mllm"]
+RANKS: tuple[Rank, ...] = get_args(Rank)
+Gate: TypeAlias = Literal["off", "unsure"]
+GATES: tuple[Gate, ...] = get_args(Gate)
 
 _BATCH = 16
+# Pictures ranked at once under a deadline: between two such chunks the clock is looked at.
+_CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,16 @@ class Result:
 
     Attributes:
         label: The best candidate's class; None where the picture could not be read.
-        score: The best candidate's score: the ranker's, or the retrieval's where nothing ranked.
+        score: The best candidate's score: the final one, or the similarity where nothing ranked.
         candidates: The k candidates in their final order, each with its scores.
         retrieved: The same in the retrieval's order.
-        timings: Milliseconds this picture took in each stage; a batch's time is shared equally.
+        timings: Milliseconds this picture took in each stage; a batch's time is shared equally by the pictures
+            that went through the stage.
         error: Why this picture gave no answer, or None.
+        ranked_by: The ranker that ordered the candidates; None where they stand in the retrieval's order.
+        skipped: Why the ranker that was asked for was left out: `gate`, the retrieval was sure, or `deadline`, it
+            would have come too late.
+        fallback: Whether the ranker's answer could not be used, so that the order is the retrieval's after all.
     """
 
     label: str | None = None
@@ -47,15 +60,34 @@ class Result:
     retrieved: Sequence[Candidate] = ()
     timings: dict[str, float] = field(default_factory=dict)
     error: RarError | None = None
+    ranked_by: Rank | None = None
+    skipped: Literal["gate", "deadline"] | None = None
+    fallback: bool = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the pictures of one call are answered; the margin and the deadline (in seconds) may be infinite."""
+
+    k: int
+    rank: Rank
+    ranker: Ranker | None
+    fusion: float
+    margin: float
+    deadline: float
 
 
 @dataclass
 class _Batch:
-    """Pictures that were decoded and prepared together; a broken one has an error in place of pixels."""
+    """Pictures that were decoded and prepared together; a broken one has an error in place of pixels.
+
+    The batch was picked up at `start`: when the one before was answered, or the stream began.
+    """
 
     pixels: list[Pixels | ImageError]
     tensor: npt.NDArray[np.float32]
     timings: dict[str, float]
+    start: float = 0.0
 
     @property
     def good(self) -> list[Pixels]:
@@ -71,13 +103,30 @@ class Recognizer:
         ...     print(result.label, result.score)
     """
 
-    def __init__(self, clip: Clip, memory: Memory, default_rank: Rank, wca: WcaOptions | None, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        clip: Clip,
+        memory: Memory,
+        *,
+        default_rank: Rank = "none",
+        wca: WcaOptions | None = None,
+        mllm: MllmOptions | None = None,
+        tuning: Tuning | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.clip = clip
         self.memory = memory
         self.default_rank = default_rank
+        self.tuning = tuning
+        self._bundle = bundle
+        self._threads = threads
         self._wca_options = wca
+        self._mllm_options = mllm or (tuning and tuning.mllm) or MllmOptions()
         self._rankers: dict[Rank, Ranker | None] = {"none": None}
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="rar-decode")
+        # Seconds a picture's ranking takes, by ranker and k.
+        self._pace: dict[tuple[Rank, int], float] = {}
+        self._decoders = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="rar-decode")
 
     @classmethod
     def open(
@@ -88,6 +137,7 @@ class Recognizer:
         threads: int | None = None,
         text_weight: float | None = None,
         wca: WcaOptions | None = None,
+        mllm: MllmOptions | None = None,
     ) -> Recognizer:
         """Opens a bundle.
 
@@ -97,6 +147,8 @@ class Recognizer:
             threads: Threads of decoding, of preprocessing and of each session; None for one a core.
             text_weight: Replaces the memory's weight of texts against pictures, 0 to 1.
             wca: Settings of the WCA ranker.
+            mllm: Settings of the MLLM ranker; None for what `rar-export tune` stored, or else the defaults. What was
+                fitted for other settings (fusion, gate) is not used.
 
         Raises:
             BundleError: The bundle, a part of it or its memory is missing, damaged, newer, or was made
@@ -116,33 +168,63 @@ class Recognizer:
         rank = info.get("rank", "none")
         if rank not in RANKS:
             raise BundleError(f"{bundle.root}: the ranker {rank!r} is unknown to this release; upgrade rar-runtime")
-        return cls(clip, Memory.open(bundle, text_weight), rank, wca, threads or os.cpu_count() or 1)
+        return cls(
+            bundle,
+            clip,
+            Memory.open(bundle, text_weight),
+            default_rank=rank,
+            wca=wca,
+            mllm=mllm,
+            tuning=Tuning.from_info(info),
+            threads=threads,
+        )
 
     @property
     def provider(self) -> str:
         """The device that runs the encoder: `cpu`, `cuda` or `tensorrt`."""
         return self.clip.visual.provider
 
-    def recognize(self, images: Source | Iterable[Source], k: int = 5, rank: Rank | None = None) -> list[Result]:
+    def recognize(
+        self,
+        images: Source | Iterable[Source],
+        k: int = 5,
+        rank: Rank | None = None,
+        *,
+        gate: Gate = "off",
+        deadline_ms: float | None = None,
+    ) -> list[Result]:
         """Recognises pictures.
 
         Args:
             images: Paths, bytes, PIL images, uint8 RGB arrays [H, W, 3], mixed; or one of them.
             k: Candidates a picture.
-            rank: `none` keeps the retrieval's order, `wca` ranks by crops and descriptions; None takes the
-                bundle's default.
+            rank: `none` keeps the retrieval's order, `wca` ranks by crops and descriptions, `mllm` by the bundle's
+                multimodal LLM; None takes the bundle's default.
+            gate: `unsure` ranks only pictures whose best two classes are closer than the margin that
+                `rar-export tune` fitted; `off` ranks all.
+            deadline_ms: Milliseconds from when a batch is picked up. Pictures whose ranking would come later, going
+                by how long it has taken so far, keep the retrieval's order; the least sure are ranked first.
 
         Returns:
-            One result a picture, in order; a picture that cannot be read has its `error` set.
+            One result a picture, in order; a picture that cannot be read has its `error` set. Each says who ranked
+            it, or why it was not ranked.
 
         Raises:
-            InputError: `k` or `rank` does not fit the memory.
+            InputError: A setting is out of range, or does not fit the bundle.
         """
         single = isinstance(images, (str, os.PathLike, bytes, np.ndarray)) or hasattr(images, "getexif")
-        return list(self.stream([images] if single else images, k=k, rank=rank))  # type: ignore[arg-type, list-item]
+        source: Iterable[Source] = [images] if single else images  # type: ignore[assignment, list-item]
+        return list(self.stream(source, k, rank, gate=gate, deadline_ms=deadline_ms))
 
     def stream(
-        self, source: Iterable[Source], k: int = 5, rank: Rank | None = None, batch_size: int = _BATCH
+        self,
+        source: Iterable[Source],
+        k: int = 5,
+        rank: Rank | None = None,
+        batch_size: int = _BATCH,
+        *,
+        gate: Gate = "off",
+        deadline_ms: float | None = None,
     ) -> Iterator[Result]:
         """Recognises pictures as they come, in bounded memory.
 
@@ -154,26 +236,70 @@ class Recognizer:
             k: Candidates a picture.
             rank: As for `recognize`.
             batch_size: Pictures embedded at once.
+            gate: As for `recognize`.
+            deadline_ms: As for `recognize`.
 
         Yields:
             One result a picture, in order.
 
         Raises:
-            InputError: `k`, `rank` or `batch_size` is out of range.
+            InputError: A setting is out of range, or does not fit the bundle.
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
-        self.memory.check_k(k)
-        ranker = self._ranker(self.default_rank if rank is None else rank)
-        return self._stream(iter(source), k, ranker, batch_size)
+        plan = self._plan(k, self.default_rank if rank is None else rank, gate, deadline_ms)
+        batches = self._batches(iter(source), batch_size)
+        return (result for batch in batches for result in self._answer(batch, plan))
 
-    def _stream(self, source: Iterator[Source], k: int, ranker: Ranker | None, batch_size: int) -> Iterator[Result]:
+    def queries(self, source: Iterable[Source], k: int = 5, batch_size: int = _BATCH) -> Iterator[Query | ImageError]:
+        """What a ranker would be given, for those who rank on their own: one query a picture, in order.
+
+        Args:
+            source: As for `stream`.
+            k: Candidates a picture.
+            batch_size: Pictures embedded at once.
+
+        Yields:
+            The query, or why the picture cannot be read.
+
+        Raises:
+            InputError: `k` is out of range.
+        """
+        self.memory.check_k(k)
+        for batch in self._batches(iter(source), batch_size):
+            found = iter(self._retrieve(batch, k))
+            for pixels in batch.pixels:
+                yield pixels if isinstance(pixels, ImageError) else next(found)
+
+    def _plan(self, k: int, rank: Rank, gate: Gate, deadline_ms: float | None) -> _Plan:
+        self.memory.check_k(k)
+        if gate not in GATES:
+            raise InputError(f"gate {gate!r} is unknown; choose {', '.join(GATES)}")
+        if deadline_ms is not None and not deadline_ms > 0:
+            raise InputError(f"deadline_ms={deadline_ms}; give more than 0, or None for no deadline")
+        ranker = self._ranker(rank)
+        tuning = self.tuning if self.tuning and self.tuning.fits(rank, self._mllm_options) else None
+        margin = math.inf
+        if gate == "unsure" and ranker is not None:
+            if tuning is None or tuning.gate is None:
+                raise InputError(
+                    f"gate='unsure' needs a margin fitted for the ranker {rank!r} as it is set; "
+                    "run `rar-export tune`, or use gate='off'"
+                )
+            margin = tuning.gate
+        deadline = math.inf if deadline_ms is None else deadline_ms / 1e3
+        return _Plan(k, rank, ranker, tuning.fusion if tuning else 0.0, margin, deadline)
+
+    def _batches(self, source: Iterator[Source], batch_size: int) -> Iterator[_Batch]:
         # One worker of its own: it waits for the decoders, so it must not be one of them.
         with ThreadPoolExecutor(1, thread_name_prefix="rar-prepare") as prepare:
+            start = perf_counter()
             ahead: Future[_Batch | None] = prepare.submit(self._prepare, source, batch_size)
             while (batch := ahead.result()) is not None:
                 ahead = prepare.submit(self._prepare, source, batch_size)
-                yield from self._answer(batch, k, ranker)
+                batch.start = start
+                yield batch
+                start = perf_counter()
 
     def _prepare(self, source: Iterator[Source], batch_size: int) -> _Batch | None:
         """The next pictures, decoded and written into one batch tensor; None at the end."""
@@ -189,29 +315,70 @@ class Recognizer:
                 batch.tensor = self.clip.preprocess(batch.good)
         return batch
 
-    def _answer(self, batch: _Batch, k: int, ranker: Ranker | None) -> Iterator[Result]:
+    def _retrieve(self, batch: _Batch, k: int) -> list[Query]:
         good = batch.good
-        answers: Iterator[Result] = iter(())
-        if good:
-            with _timed(batch.timings, "embed"):
-                embeddings = self.clip.embed_pixels(batch.tensor)
-            with _timed(batch.timings, "search"):
-                retrieved = self.memory.search(embeddings, k)
-            final = retrieved
-            if ranker is not None:
-                queries = [Query(*parts) for parts in zip(good, embeddings, retrieved, strict=True)]
-                with _timed(batch.timings, "rank"):
-                    final = [_reorder(q.candidates, s) for q, s in zip(queries, ranker.rank(queries), strict=True)]
-            timings = {stage: 1e3 * seconds / len(good) for stage, seconds in batch.timings.items()}
-            answers = (_result(ranked, found, dict(timings)) for ranked, found in zip(final, retrieved, strict=True))
+        if not good:
+            return []
+        with _timed(batch.timings, "embed"):
+            embeddings, features = self.clip.encode(batch.tensor)
+        with _timed(batch.timings, "search"):
+            found = self.memory.search(embeddings, k)
+        seen: Iterable[npt.NDArray[np.float32] | None] = [None] * len(good) if features is None else features
+        return [Query(*parts) for parts in zip(good, embeddings, found, seen, strict=True)]
+
+    def _answer(self, batch: _Batch, plan: _Plan) -> Iterator[Result]:
+        queries = self._retrieve(batch, plan.k)
+        shared = {stage: 1e3 * seconds / len(queries) for stage, seconds in batch.timings.items() if queries}
+        unsure = [i for i, query in enumerate(queries) if query.margin < plan.margin or plan.margin == math.inf]
+        rankings: dict[int, Ranking] = {}
+        if plan.ranker is not None and unsure:
+            start = perf_counter()
+            rankings = self._rank(queries, unsure, plan.ranker, plan, batch.start + plan.deadline)
+            own = {"rank": 1e3 * (perf_counter() - start) / max(1, len(rankings))}
+        answers = (
+            _ranked(query, rankings[i], plan, shared | own)
+            if i in rankings
+            else _retrieved(query, None if plan.ranker is None else "deadline" if i in unsure else "gate", dict(shared))
+            for i, query in enumerate(queries)
+        )
         for pixels in batch.pixels:
             yield Result(error=pixels) if isinstance(pixels, ImageError) else next(answers)
+
+    def _rank(
+        self, queries: Sequence[Query], todo: list[int], ranker: Ranker, plan: _Plan, until: float
+    ) -> dict[int, Ranking]:
+        """Rankings of those of the queries that can be ranked in time, the least sure first."""
+        key = (plan.rank, plan.k)
+        rankings: dict[int, Ranking] = {}
+        timely = until < math.inf
+        if timely:
+            todo = sorted(todo, key=lambda i: queries[i].margin)
+        while len(rankings) < len(todo):
+            fit = len(todo)
+            if timely:
+                left = until - perf_counter()
+                # Before anything is known of the ranker's pace, one picture is tried.
+                fit = min(_CHUNK, int(left / self._pace[key])) if key in self._pace else int(left > 0)
+            chunk = todo[len(rankings) :][:fit]
+            if not chunk:
+                break
+            start = perf_counter()
+            rankings.update(zip(chunk, ranker.rank([queries[i] for i in chunk]), strict=True))
+            pace = (perf_counter() - start) / len(chunk)
+            self._pace[key] = (pace + self._pace.get(key, pace)) / 2
+        if not rankings and key in self._pace:
+            # One slow call must not keep the ranker out for ever.
+            self._pace[key] *= 0.9
+        return rankings
 
     def _ranker(self, rank: Rank) -> Ranker | None:
         if rank not in RANKS:
             raise InputError(f"rank {rank!r} is unknown; choose {', '.join(RANKS)}")
         if rank not in self._rankers:
-            self._rankers[rank] = Wca(self.clip, self.memory, self._wca_options)
+            if rank == "mllm":
+                self._rankers[rank] = MllmRanker(Mllm(self._bundle, self.clip, self._threads), self._mllm_options)
+            else:
+                self._rankers[rank] = Wca(self.clip, self.memory, self._wca_options)
         return self._rankers[rank]
 
 
@@ -222,16 +389,22 @@ def _decode(source: Source) -> Pixels | ImageError:
         return error
 
 
-def _reorder(candidates: Sequence[Candidate], scores: npt.NDArray[np.floating]) -> list[Candidate]:
-    """The candidates by falling score; equal scores keep the retrieval's order."""
-    order = np.argsort(-scores, kind="stable")
-    return [replace(candidates[i], rank_score=float(scores[i])) for i in order]
+def _retrieved(query: Query, skipped: Literal["gate", "deadline"] | None, timings: dict[str, float]) -> Result:
+    best = query.candidates[0]
+    return Result(best.label, best.similarity, query.candidates, query.candidates, timings, skipped=skipped)
 
 
-def _result(final: Sequence[Candidate], retrieved: Sequence[Candidate], timings: dict[str, float]) -> Result:
-    best = final[0]
-    score = best.similarity if best.rank_score is None else best.rank_score
-    return Result(best.label, score, final, retrieved, timings)
+def _ranked(query: Query, ranking: Ranking, plan: _Plan, timings: dict[str, float]) -> Result:
+    final = ranking.order(query.candidates, plan.fusion)
+    return Result(
+        final[0].label,
+        final[0].rank_score,
+        final,
+        query.candidates,
+        timings,
+        ranked_by=plan.rank,
+        fallback=ranking.fallback,
+    )
 
 
 @contextmanager

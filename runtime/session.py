@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +19,20 @@ PROVIDERS = {
 
 
 class Session(Protocol):
-    """A loaded graph: named NumPy arrays in, named NumPy arrays out."""
+    """A loaded graph: named NumPy arrays in, named NumPy arrays out.
+
+    Attributes:
+        provider: The device that runs it.
+        outputs: Names of what it can give.
+    """
 
     provider: str
+    outputs: Sequence[str]
 
-    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
-        """Runs the graph once."""
+    def run(
+        self, inputs: Mapping[str, npt.NDArray[np.generic]], outputs: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Runs the graph once, for the named outputs or for all."""
         ...
 
 
@@ -39,6 +47,7 @@ class OnnxSession:
 
     Attributes:
         provider: The provider that really runs the graph (`cpu`, `cuda` or `tensorrt`).
+        outputs: Names of the graph's outputs.
 
     Raises:
         ProviderError: The device is not there; ONNX Runtime itself would fall back to the CPU in silence.
@@ -72,6 +81,7 @@ class OnnxSession:
                 continue
             if session.get_providers()[0] == PROVIDERS[name]:
                 self.provider = name
+                self.outputs: Sequence[str] = [output.name for output in session.get_outputs()]
                 self._session = session
                 self._path = path
                 return
@@ -80,13 +90,19 @@ class OnnxSession:
             "install the `gpu` extra and check the driver, or ask for provider='cpu'"
         )
 
-    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+    def run(
+        self, inputs: Mapping[str, npt.NDArray[np.generic]], outputs: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
         """Runs the graph once; arrays by the graph's own input and output names.
 
+        Args:
+            inputs: All of the graph's inputs.
+            outputs: The outputs to fetch; None for all.
+
         Raises:
-            BundleError: The graph does not take these inputs, or fails on them.
+            BundleError: The graph does not take these inputs, lacks these outputs, or fails on them.
         """
-        names = [output.name for output in self._session.get_outputs()]
+        names = list(self.outputs if outputs is None else outputs)
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
         except Exception as error:  # as above; the graph is not the one its settings say

@@ -22,7 +22,7 @@ from .clip import Clip
 from .errors import InputError
 from .images import Pixels
 from .memory import Memory
-from .rank import Query
+from .rank import Query, Ranking
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,8 +84,8 @@ class Wca:
         self._positions = {label: position for position, label in enumerate(memory.labels)}
         self._class_vectors: dict[str, Floats] = {}
 
-    def rank(self, queries: Sequence[Query]) -> list[npt.NDArray[np.floating]]:
-        """WCA's score of each candidate: float32 [k] a query."""
+    def rank(self, queries: Sequence[Query]) -> list[Ranking]:
+        """WCA's score of each candidate."""
         options = self._options
         crops = [crop for query in queries for crop in random_crops(query.pixels, options)]
         embeddings = np.concatenate(
@@ -94,12 +94,12 @@ class Wca:
                 for start in range(0, len(crops), _CROPS_A_RUN)
             ]
         ).reshape(len(queries), options.crops, -1)
-        scores: list[npt.NDArray[np.floating]] = []
+        rankings = []
         for query, own in zip(queries, embeddings, strict=True):
             image = weighted_sum(own, query.embedding, options.image_scale, options.normalize)
             classes = np.stack([self._class_vector(candidate.label) for candidate in query.candidates])
-            scores.append(classes @ image)
-        return scores
+            rankings.append(Ranking(classes @ image))
+        return rankings
 
     def _class_vector(self, label: str) -> Floats:
         if label not in self._class_vectors:

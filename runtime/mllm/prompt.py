@@ -178,6 +178,10 @@ class Prompt:
         common = shared([plain, *whole], min(len(ids) for ids in (plain, *whole)))
         return self._ids(runs) + plain[:common], [[*ids[common:], self.stop_ids[0]] for ids in whole]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of what the model wrote, without special tokens."""
+        return str(self.text.tokenizer.decode(list(ids)))
+
     def check(self, tokens: int) -> None:
         """Passes a prompt's length: head, picture, tail and answer.
 
@@ -191,12 +195,17 @@ class Prompt:
             )
 
     def _fill(self, mode: Mode, names: Sequence[str]) -> tuple[list[_Run], list[_Run], list[_Run]]:
-        """The filled template before, in and after the picture; neighbouring texts are one run."""
+        """The filled template before, in and after the picture; neighbouring texts are one run.
+
+        Raises:
+            InputError: A mode that the model was not exported with, or more candidates than letters.
+        """
         if mode == "choice" and len(names) > len(self.letters):
             raise InputError(
                 f"choice has {len(self.letters)} letters for {len(names)} candidates; ask for fewer, or use likelihood"
             )
-        texts = self.modes[mode]
+        if (texts := self.modes.get(mode)) is None:
+            raise InputError(f"the bundle's MLLM has no mode {mode!r}; choose {', '.join(self.modes)}")
         # {k} first: what stands in a name is left alone
         question = texts["question"].replace("{k}", str(len(names))).replace("{candidates}", list_names(mode, names))
         slots = self.template.count(Slot("image"))

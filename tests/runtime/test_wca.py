@@ -60,6 +60,10 @@ def query(clip: Clip, pixels: Pixels, labels: list[str]) -> Query:
     return Query(pixels, embedding, [Candidate(label, 0.0) for label in labels])
 
 
+def scores_of(ranker: Wca, queries: list[Query]) -> list[npt.NDArray[np.floating[Any]]]:
+    return [np.asarray(ranking.scores) for ranking in ranker.rank(queries)]
+
+
 def texts_of(memory: Memory, label: str) -> tuple[Floats, Floats]:
     """A class's descriptions (its name where it has none) and its name, as they are stored."""
     part = memory.parts["texts"]
@@ -86,7 +90,7 @@ class TestScore:
     ) -> None:
         pixels = load_image(class_pictures[0])
         asked = query(clip, pixels, LABELS)
-        (scores,) = Wca(clip, memory, options).rank([asked])
+        (scores,) = scores_of(Wca(clip, memory, options), [asked])
         crops = clip.embed_pixels(clip.preprocess([crop.copy() for crop in random_crops(pixels, options)]))
         expected = [double_sum(crops, asked.embedding, *texts_of(memory, label), options) for label in LABELS]
         np.testing.assert_allclose(scores, expected, atol=1e-5)
@@ -122,7 +126,7 @@ class TestScore:
         image = weighted_sum(crops, asked.embedding, options.image_scale, True)
         name = texts_of(memory, "grass")[1]
         expected = float(image @ (name / np.linalg.norm(name)))
-        assert Wca(clip, memory, options).rank([asked])[0][0] == pytest.approx(expected, abs=1e-5)
+        assert scores_of(Wca(clip, memory, options), [asked])[0][0] == pytest.approx(expected, abs=1e-5)
 
 
 class TestCandidates:
@@ -131,8 +135,8 @@ class TestCandidates:
     ) -> None:
         ranker = Wca(clip, memory, WcaOptions(crops=3))
         pixels = load_image(class_pictures[0])
-        (all_four,) = ranker.rank([query(clip, pixels, LABELS)])
-        (two,) = ranker.rank([query(clip, pixels, [LABELS[2], LABELS[0]])])
+        (all_four,) = scores_of(ranker, [query(clip, pixels, LABELS)])
+        (two,) = scores_of(ranker, [query(clip, pixels, [LABELS[2], LABELS[0]])])
         assert two.shape == (2,)
         np.testing.assert_allclose(two, all_four[[2, 0]], atol=1e-6)
 
@@ -141,21 +145,23 @@ class TestCandidates:
     ) -> None:
         queries = [query(clip, load_image(path), LABELS) for path in class_pictures]
         options = WcaOptions(crops=7)
-        together = Wca(clip, memory, options).rank(queries)
+        together = scores_of(Wca(clip, memory, options), queries)
         for asked, expected in zip(queries, together, strict=True):
-            np.testing.assert_allclose(Wca(clip, memory, options).rank([asked])[0], expected, atol=1e-5)
-        backwards = Wca(clip, memory, options).rank(queries[::-1])[::-1]
+            np.testing.assert_allclose(scores_of(Wca(clip, memory, options), [asked])[0], expected, atol=1e-5)
+        backwards = scores_of(Wca(clip, memory, options), queries[::-1])[::-1]
         np.testing.assert_allclose(backwards, together, atol=1e-5)
 
     def test_the_seed_counts(self, clip: Clip, memory: Memory, class_pictures: list[Path]) -> None:
         asked = [query(clip, load_image(class_pictures[0]), LABELS)]
-        first, again, other = (Wca(clip, memory, WcaOptions(crops=3, seed=seed)).rank(asked)[0] for seed in (0, 0, 1))
+        first, again, other = (
+            scores_of(Wca(clip, memory, WcaOptions(crops=3, seed=seed)), asked)[0] for seed in (0, 0, 1)
+        )
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
 
     def test_candidates_of_unequal_number(self, clip: Clip, memory: Memory, class_pictures: list[Path]) -> None:
         pixels = load_image(class_pictures[0])
-        scores = Wca(clip, memory, WcaOptions(crops=2)).rank([query(clip, pixels, LABELS[:n]) for n in (1, 4, 2)])
+        scores = scores_of(Wca(clip, memory, WcaOptions(crops=2)), [query(clip, pixels, LABELS[:n]) for n in (1, 4, 2)])
         assert [len(row) for row in scores] == [1, 4, 2]
 
     def test_ranking_keeps_the_candidates(self, pictures_bundle: Path, class_pictures: list[Path]) -> None:
@@ -204,7 +210,7 @@ class TestTexts:
             build_memory(Bundle.open(root), source, dim="none", provider="cpu")
             clip, memory = Clip(Bundle.open(root), "cpu"), Memory.open(root)
             pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
-            scores.append(Wca(clip, memory).rank([query(clip, pixels, ["cat", "dog"])])[0])
+            scores.append(scores_of(Wca(clip, memory), [query(clip, pixels, ["cat", "dog"])])[0])
         np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
 
 
@@ -246,7 +252,7 @@ class TestCrops:
     @pytest.mark.parametrize("shape", [(1, 1), (3, 20_000), (20_000, 3), (1, 7)])
     def test_extreme_pictures_are_ranked(self, clip: Clip, memory: Memory, shape: tuple[int, int]) -> None:
         pixels = np.full((*shape, 3), 90, np.uint8)
-        (scores,) = Wca(clip, memory, WcaOptions(crops=4)).rank([query(clip, pixels, LABELS)])
+        (scores,) = scores_of(Wca(clip, memory, WcaOptions(crops=4)), [query(clip, pixels, LABELS)])
         assert np.isfinite(scores).all()
 
     def test_depend_on_the_picture_s_size_and_the_seed_only(self, noise: Callable[..., Pixels]) -> None:

@@ -1,0 +1,55 @@
+"""What `rar-export tune` fitted on held-out pictures and stored with the memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import BundleError
+from .mllm.ranker import MllmOptions
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Fitted settings of one ranker; they hold for that ranker, as it was set then, and no other.
+
+    Attributes:
+        rank: The ranker's name.
+        mllm: The MLLM ranker's settings; None for another ranker.
+        fusion: Weight w of the final score, rank score + w * similarity.
+        gate: The retrieval margin (best similarity less second-best) from which ranking is left out under
+            gate="unsure"; None where none was fitted.
+    """
+
+    rank: str
+    mllm: MllmOptions | None = None
+    fusion: float = 0.0
+    gate: float | None = None
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> Tuning | None:
+        """Reads `tune` in the info of a bundle's memory; None where there is none.
+
+        Raises:
+            BundleError: It is malformed.
+        """
+        if (stored := info.get("tune")) is None:
+            return None
+        try:
+            rank = str(stored["rank"])
+            options = MllmOptions(stored["mode"], stored.get("debias", MllmOptions.debias)) if rank == "mllm" else None
+            fusion = float(stored.get("fusion", 0.0))
+            gate = None if stored.get("gate") is None else float(stored["gate"])
+            if not math.isfinite(fusion) or (gate is not None and math.isnan(gate)):
+                raise ValueError(f"fusion {fusion} or gate {gate} is no number")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"the memory's tune is malformed ({error!r}); run `rar-export tune` again") from error
+        return cls(rank, options, fusion, gate)
+
+    def fits(self, rank: str, options: MllmOptions) -> bool:
+        """Whether it was fitted for a ranker with these settings; only `choice` looks at `debias`."""
+        if self.rank != rank or self.mllm is None:
+            return self.rank == rank
+        return self.mllm == options or self.mllm.mode == options.mode != "choice"
