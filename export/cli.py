@@ -61,6 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_precision(clip, "fp32")
     clip.set_defaults(run=_clip)
 
+    mllm = commands.add_parser(
+        "mllm",
+        help="a multimodal LLM that ranks what retrieval found",
+        description="Exports a LLaVA-1.5, SmolVLM/Idefics3, Qwen2.5-VL or InternVL model to three ONNX graphs, "
+        "compares them with transformers, and adds them to a bundle only if they agree. Needs the extra export.",
+        epilog="Examples: rar-export mllm BUNDLE --model HuggingFaceTB/SmolVLM-256M-Instruct --precision int8; "
+        "rar-export mllm BUNDLE --model ./qwen2.5-vl-3b --adapter ./finetuned --precision int4",
+    )
+    mllm.add_argument("out", metavar="OUT", help="a new folder, or a bundle without an MLLM")
+    mllm.add_argument("--model", required=True, metavar="DIR_OR_HUB", help="a Hugging Face folder or a hub name")
+    _add_precision(mllm, "fp32", "int4", note="int8 and int4 are for CPUs, int4 where memory rules, fp16 for GPUs")
+    mllm.add_argument("--adapter", metavar="DIR", help="what `rar-export finetune` wrote; merged first")
+    mllm.add_argument(
+        "--tiles",
+        type=int,
+        metavar="N",
+        help="cut each picture into N by N tiles and a thumbnail, where the model has tiles (default: one tile)",
+    )
+    mllm.set_defaults(run=_mllm)
+
     memory = commands.add_parser(
         "memory",
         help="what a bundle can recognise: from pictures, names, descriptions or embeddings",
@@ -112,12 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_precision(parser: argparse.ArgumentParser, default: str) -> None:
+def _add_precision(
+    parser: argparse.ArgumentParser, default: str, *more: str, note: str = "int8 is for CPUs, fp16 for GPUs"
+) -> None:
     parser.add_argument(
         "--precision",
-        choices=["fp32", "fp16", "int8"],
+        choices=["fp32", "fp16", "int8", *more],
         default=default,
-        help="int8 is for CPUs, fp16 for GPUs (default: %(default)s)",
+        help=f"{note} (default: %(default)s)",
     )
 
 
@@ -137,6 +159,15 @@ def _clip(args: argparse.Namespace) -> None:
     cosine = info["parity"]["visual"]["min"]
     print(f"{args.out}: {info['source']}, {info['dim']}-d, {args.precision}, cosine to PyTorch at least {cosine:.5f}")
     print(f"now fill its memory: rar-export memory {args.out} --images FOLDER")
+
+
+def _mllm(args: argparse.Namespace) -> None:
+    from .mllm import export, source
+
+    info = export.export_mllm(source.load(args.model, args.tiles), args.out, args.precision, args.adapter)
+    logits = info["parity"]["logits"]
+    found = ", ".join(f"{key} {value:.3g}" for key, value in logits.items() if key != "count")
+    print(f"{args.out}: {info['source']}, {args.precision}, against transformers: {found}")
 
 
 def _memory(args: argparse.Namespace) -> None:

@@ -99,6 +99,8 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)  # onnx appends to what is there
     onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+    if data.exists():
+        data.chmod(0o644)  # onnx makes it private; a bundle is copied between users
 
 
 def convert(

@@ -77,7 +77,7 @@ def load(folder: str) -> DualEncoder:
         source=f"transformers {config.model_type} {folder}",
         visual=Visual().eval(),
         text=Text().eval(),
-        preprocess=_preprocess(folder, processor),
+        preprocess=read_preprocess(folder, processor),
         tokenizer=backend,
         clean=clean,
         reference_preprocess=reference_preprocess,
@@ -85,7 +85,12 @@ def load(folder: str) -> DualEncoder:
     )
 
 
-def _preprocess(folder: str, processor: Any) -> Preprocess:
+def read_preprocess(folder: str, processor: Any) -> Preprocess:
+    """An image processor of transformers in the runtime's form.
+
+    Raises:
+        ExportError: There is no form for what it does.
+    """
     config = processor.to_dict()
     size = config["size"]
     crop = config.get("crop_size") or {}

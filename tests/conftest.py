@@ -15,6 +15,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+pytest_plugins = ["tiny_mllm"]
+
 # No deadline: the machine may be shared. Derandomised: a run can be repeated.
 settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("rar")
@@ -209,5 +211,7 @@ def imagenet_samples(data_root: Path) -> Path:
 def _no_leftovers(tmp_path: Path) -> Iterator[None]:
     """After each test: no staging folder or temporary file has been left beside what it wrote."""
     yield
-    left = [path for path in tmp_path.rglob(".*") if path.name.startswith((".memory-", ".clip-", ".bundle.json."))]
+    left = [
+        path for path in tmp_path.rglob(".*") if path.name.startswith((".memory-", ".clip-", ".mllm-", ".bundle.json."))
+    ]
     assert not left

@@ -43,8 +43,9 @@ class Mllm:
         reference: The transformers model, for `reference(**inputs).logits` and `reference.generate(**inputs)`.
         reference_inputs: int64 [N, L] ids (with `image_token` in the picture's places) and the pictures in order
             of the rows (float32 [n, *vision_shape]) -> the reference's keyword arguments.
-        reference_tokens: The model's own processor on the same words, to compare the template with: instruction
-            and question -> ids, a picture as `image_tokens` times `image_token`. None where there is no processor.
+        reference_tokens: The model's own tokenizer on the whole text, to compare the template with: instruction,
+            question and what follows the prompt -> ids, with `image_token` once an image slot. None: no such thing.
+        lead: What stands between the prompt and an answer in the model's own chat.
         preprocess: The model's own picture preparation in the runtime's form. None with `image_features`.
         reference_preprocess: The model's own preparation of one picture: float32 [3, H, W].
         image_positions: {"grid": [rows, columns]} of a picture's tokens where positions have three dimensions.
@@ -64,7 +65,8 @@ class Mllm:
     context: int
     reference: torch.nn.Module
     reference_inputs: Callable[[torch.Tensor, torch.Tensor], Mapping[str, Any]]
-    reference_tokens: Callable[[str, str], list[int]] | None = None
+    reference_tokens: Callable[[str, str, str], list[int]] | None = None
+    lead: str = ""
     preprocess: Preprocess | None = None
     reference_preprocess: Callable[[Image.Image], npt.NDArray[np.float32]] | None = None
     image_positions: Mapping[str, Any] | None = None

@@ -1,0 +1,105 @@
+"""From a folder in the Hugging Face layout, or a hub name, to an `Mllm`: what the four architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rar.runtime.errors import ExportError
+
+from .model import Mllm
+from .template import Template, plain_tokenizer, resolve
+
+# model_type of a config -> its adapter's module.
+ARCHITECTURES = {
+    "llava": "llava",
+    "idefics3": "smolvlm",
+    "smolvlm": "smolvlm",
+    "qwen2_5_vl": "qwen25vl",
+    "internvl": "internvl",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The parts of a model folder.
+
+    Attributes:
+        folder: The folder or hub name.
+        config: Its configuration.
+        model: The network at fp32, in eval mode.
+        tokenizer: Its fast tokenizer, with the chat template.
+        images: Its image processor, the Pillow form.
+    """
+
+    folder: str
+    config: Any
+    model: Any
+    tokenizer: Any
+    images: Any
+
+    def resolve(self, placeholder: str, picture: Sequence[str]) -> Template:
+        """The chat template, see `template.resolve`."""
+        return resolve(self.tokenizer, placeholder, picture)
+
+    def common(self) -> dict[str, Any]:
+        """The attributes of `Mllm` that are read alike from every architecture."""
+        stops = self.model.generation_config.eos_token_id
+        stops = self.tokenizer.eos_token_id if stops is None else stops
+        return {
+            "source": f"transformers {self.config.model_type} {self.folder}",
+            "embed": self.model.get_input_embeddings(),
+            "tokenizer": plain_tokenizer(self.tokenizer),
+            "stop_ids": list(stops) if isinstance(stops, list) else [stops],
+            "context": self.config.get_text_config().max_position_embeddings,
+            "reference": self.model,
+        }
+
+
+def load(source: str, tiles: int | None = None) -> Mllm:
+    """Loads a multimodal LLM through transformers.
+
+    Args:
+        source: A folder in the Hugging Face layout, or a hub name.
+        tiles: Rows and columns of tiles a picture is cut into, where the model has such; None for one tile.
+
+    Raises:
+        ExportError: The folder lacks a part, or the model is of another kind.
+    """
+    import importlib
+
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+        if config.model_type not in ARCHITECTURES:
+            raise ExportError(f"{source}: is a {config.model_type} model; supported are {', '.join(ARCHITECTURES)}")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
+        tokenizer.chat_template = tokenizer.chat_template or _processor_template(source)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            source, dtype=torch.float32, attn_implementation="sdpa"
+        ).eval()
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
+        raise ExportError(f"{source}: transformers cannot load it ({error}); check the folder's files") from error
+    if not len(tokenizer):
+        raise ExportError(f"{source}: holds no tokenizer; add the model's tokenizer.json")
+    adapter = importlib.import_module(f".{ARCHITECTURES[config.model_type]}", __package__)
+    mllm: Mllm = adapter.adapt(Loaded(source, config, model, tokenizer, images), tiles)
+    return mllm
+
+
+def _processor_template(source: str) -> str | None:
+    """The chat template in the file that older processors keep it in, which tokenizers do not read."""
+    import json
+
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(source, "chat_template.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as file:
+        template: str = json.load(file)["chat_template"]
+    return template

@@ -1,0 +1,178 @@
+"""A model's chat template, rendered once with markers and cut into the pieces of `prompt.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rar.runtime.errors import ExportError
+
+from .model import Piece
+
+_MARKERS = {"instruction": "RARinstructionRAR", "question": "RARquestionRAR", "image": "RARimageRAR"}
+_ANSWER = "RARanswerRAR"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A resolved chat template.
+
+    Attributes:
+        pieces: Ids, plain text and slots in the model's own order.
+        lead: What the model's chat puts between the prompt and an answer, such as the space after `Assistant:`.
+        tokens: Instruction, question and what follows the prompt -> the ids of the model's own tokenizer, a picture
+            as the placeholder's id once a slot.
+    """
+
+    pieces: Sequence[Piece]
+    lead: str
+    tokens: Callable[[str, str, str], list[int]]
+
+
+def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str]) -> Template:
+    """Resolves a tokenizer's chat template, or a plain layout where it has none.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        placeholder: What the template writes for a picture; also the token that stands for its embeddings.
+        picture: What the model's processor puts in its place, `placeholder` for each run of embeddings.
+
+    Raises:
+        ExportError: The template cannot be rendered, or loses or repeats a part.
+    """
+    rendered, answered = _render(tokenizer, placeholder)
+    if any(rendered.count(mark) != 1 for mark in (placeholder, _MARKERS["instruction"], _MARKERS["question"])):
+        raise ExportError(f"the chat template does not show instruction, picture and question once: {rendered!r}")
+    rendered = rendered.replace(placeholder, "".join(picture).replace(placeholder, _MARKERS["image"]))
+    bos = tokenizer.bos_token
+    added = [] if bos and rendered.startswith(bos) else _prefix(tokenizer)
+
+    def tokens(instruction: str, question: str, answer: str) -> list[int]:
+        # One pass, so that nothing in a text is taken for a marker.
+        values = {"instruction": instruction, "question": question, "image": placeholder}
+        pattern = "|".join(f"(?P<{name}>{mark})" for name, mark in _MARKERS.items())
+        text = re.sub(pattern, lambda match: values[str(match.lastgroup)], rendered) + answer
+        return [*added, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    pieces = [{"ids": added}, *([" "] if _begins_with_space(tokenizer, rendered) else []), *_cut(tokenizer, rendered)]
+    return Template(_merge(pieces), _lead(rendered, answered), tokens)
+
+
+def plain_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer as a `tokenizers` object that encodes any part of a prompt as it is encoded within the whole.
+
+    Sentencepiece's dummy prefix, where it is meant for the beginning of a text only, is taken out; `resolve` writes
+    it into the first piece.
+
+    Raises:
+        ExportError: There is no `tokenizers` form of it.
+    """
+    import tokenizers
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise ExportError(f"{type(tokenizer).__name__} has no tokenizer.json form")
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    for part in _metaspaces(settings["pre_tokenizer"]):
+        if part["prepend_scheme"] == "first":
+            part["prepend_scheme"] = "never"
+    plain = tokenizers.Tokenizer.from_str(json.dumps(settings))
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
+
+
+def _render(tokenizer: Any, placeholder: str) -> tuple[str, str]:
+    """The prompt with markers, and the same with an answer of the model after it."""
+    instruction, question = _MARKERS["instruction"], _MARKERS["question"]
+    if not tokenizer.chat_template:
+        prompt = f"{instruction}\n{placeholder}\n{question}\nAnswer:"
+        return prompt, f"{prompt} {_ANSWER}"
+    parts = [{"type": "text", "text": instruction}, {"type": "image"}, {"type": "text", "text": question}]
+    problem: Exception | None = None
+    # Templates of multimodal processors take parts; those of plain language models a string.
+    for content, answer in (
+        (parts, [{"type": "text", "text": _ANSWER}]),
+        (f"{instruction}\n{placeholder}\n{question}", _ANSWER),
+    ):
+        asked = [{"role": "user", "content": content}]
+        try:
+            prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+            answered = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False)
+        except Exception as error:  # a template is a program and may raise anything
+            problem = error
+            continue
+        if instruction in prompt and placeholder in prompt:
+            return prompt, answered
+    raise ExportError(f"the chat template shows no picture beside a text ({problem}); give the model its own template")
+
+
+def _lead(prompt: str, answered: str) -> str:
+    # The picture is written out in one of the two only; what counts stands behind the question.
+    question = _MARKERS["question"]
+    tail, full = prompt.split(question)[1], answered.split(question)[1]
+    if full.startswith(tail) and _ANSWER in full:
+        return full[len(tail) :].split(_ANSWER)[0]
+    return "" if not tail or tail[-1].isspace() else " "
+
+
+def _prefix(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before every text: `<s>` or nothing."""
+    with_special, without = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    for start in range(len(with_special)):
+        if with_special[start : start + len(without)] == without:
+            return list(with_special[:start])
+    return []
+
+
+def _metaspaces(pre_tokenizer: Any) -> list[dict[str, Any]]:
+    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
+    return [part for part in parts if part and part["type"] == "Metaspace"]
+
+
+def _begins_with_space(tokenizer: Any, rendered: str) -> bool:
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    first = any(part["prepend_scheme"] == "first" for part in _metaspaces(settings["pre_tokenizer"]))
+    special = any(rendered.startswith(token.content) for token in tokenizer.added_tokens_decoder.values())
+    return first and not special and not rendered.startswith(" ")
+
+
+def _cut(tokenizer: Any, rendered: str) -> list[Piece]:
+    """Added tokens as ids, markers as slots, all else as text."""
+    added = {token.content: (number, token) for number, token in tokenizer.added_tokens_decoder.items()}
+    # The longest first, as the tokenizer itself matches them.
+    names = sorted([*added, *_MARKERS.values()], key=len, reverse=True)
+    pieces: list[Piece] = []
+    strip = False
+    for part in re.split(f"({'|'.join(map(re.escape, names))})", rendered):
+        slot = next((name for name, mark in _MARKERS.items() if mark == part), None)
+        if slot is not None:
+            # The picture's own token may take the spaces beside it, like any other.
+            pieces.append({"slot": slot})
+            strip = False
+        elif part in added:
+            number, token = added[part]
+            if token.lstrip and pieces and isinstance(pieces[-1], str):
+                pieces[-1] = pieces[-1].rstrip()
+            pieces.append({"ids": [number]})
+            strip = token.rstrip
+        else:
+            pieces.append(part.lstrip() if strip else part)
+            strip = False
+    return pieces
+
+
+def _merge(pieces: Sequence[Piece]) -> list[Piece]:
+    """Neighbouring ids and neighbouring texts as one; nothing empty."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if isinstance(piece, str) and isinstance(last, str):
+            merged[-1] = last + piece
+        elif isinstance(piece, dict) and isinstance(last, dict) and "ids" in piece and "ids" in last:
+            last["ids"] = [*last["ids"], *piece["ids"]]
+        elif piece and piece != {"ids": []}:
+            merged.append(dict(piece) if isinstance(piece, dict) else piece)
+    return merged

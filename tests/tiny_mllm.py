@@ -1,0 +1,148 @@
+"""Tiny random multimodal LLMs in the layout that people have on disk, each with a tokenizer trained on the spot.
+
+A plugin of pytest (`conftest.py`): fixtures that several test folders use.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The chat templates are those of llava-hf/llava-1.5-7b-hf, HuggingFaceTB/SmolVLM-Instruct, Qwen/Qwen2.5-VL-3B-Instruct
+# and OpenGVLab/InternVL3-1B-hf, less what they do with videos and tools.
+LLAVA_CHAT = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+SMOLVLM_CHAT = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+QWEN_CHAT = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INTERNVL_CHAT = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{{'<|im_end|>\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+}  # fmt: skip
+
+
+def corpus() -> list[str]:
+    """The prompts' own words and strings of many kinds."""
+    from rar.export.parity import sample_strings
+    from rar.runtime.mllm.prompt import LETTERS, MODES
+
+    prompts = [text for mode in MODES.values() for text in mode.values()] * 20
+    # Every real vocabulary holds each letter after a space.
+    letters = [f"answer {letter} {letter}" for letter in LETTERS] * 40
+    return [*prompts, *letters, "USER: ASSISTANT: Assistant: User: system user assistant", *sample_strings(200, seed=1)]
+
+
+def byte_level(special: list[str]) -> Any:
+    """A `tokenizers` BPE over bytes, as GPT-2, SmolLM and Qwen have it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return tokenizer
+
+
+def sentencepiece_like(prepend: str) -> Any:
+    """LLaMA's form: BPE with byte fallback and a dummy prefix.
+
+    Args:
+        prepend: `legacy` for a prefix before every part of a text, `first` for its beginning only.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    settings = json.loads(tokenizer.to_str())
+    if prepend == "legacy":
+        settings["pre_tokenizer"] = None
+        settings["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        }
+    else:
+        metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+        settings["pre_tokenizer"] = metaspace
+    settings["added_tokens"] = settings["added_tokens"][:3]
+    made = Tokenizer.from_str(json.dumps(settings))
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return made
+
+
+def write_llava(folder: Path, prepend: str = "legacy") -> Path:
+    """LLaVA-1.5: CLIP, projector, LLaMA; 16 tokens a picture."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.LlamaTokenizerFast(
+        tokenizer_object=sentencepiece_like(prepend), chat_template=LLAVA_CHAT, extra_special_tokens={}
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"], "pad_token": "<pad>"})
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    transformers.LlavaProcessor(
+        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=LLAVA_CHAT,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "image_size": 56, "patch_size": 14,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**vision),
+        text_config=transformers.LlamaConfig(**LLAMA, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    return _save(transformers.LlavaForConditionalGeneration(config), tokenizer.eos_token_id, folder)
+
+
+def _save(model: Any, stop: int, folder: Path) -> Path:
+    model.generation_config.eos_token_id = stop
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder. Shared: copy it before writing."""
+    return write_llava(tmp_path_factory.mktemp("llava"))
