@@ -67,6 +67,16 @@ std::int32_t to_fixed(double weight) {
     return static_cast<std::int32_t>((weight < 0 ? -0.5 : 0.5) + weight * (1 << kPrecisionBits));
 }
 
+// Scaled to a sum of one.
+std::vector<std::int32_t> to_fixed(const std::vector<double>& weights) {
+    double total = 0.0;
+    for (const double weight : weights) total += weight;
+    std::vector<std::int32_t> result;
+    result.reserve(weights.size());
+    for (const double weight : weights) result.push_back(to_fixed(total != 0.0 ? weight / total : weight));
+    return result;
+}
+
 // Collects an axis, output pixel by output pixel.
 class AxisBuilder {
 public:
@@ -76,13 +86,9 @@ public:
         axis_.offsets.push_back(0);
     }
 
-    // `weights` of source pixels from `begin` on, scaled to a sum of one.
-    void add(std::int64_t begin, const std::vector<double>& weights) {
-        double total = 0.0;
-        for (const double weight : weights) total += weight;
-        for (const double weight : weights) {
-            axis_.weights.push_back(to_fixed(total != 0.0 ? weight / total : weight));
-        }
+    // Weights of source pixels from `begin` on.
+    void add(std::int64_t begin, const std::vector<std::int32_t>& weights) {
+        axis_.weights.insert(axis_.weights.end(), weights.begin(), weights.end());
         const std::int64_t end = begin + static_cast<std::int64_t>(weights.size());
         axis_.source_first = axis_.starts.empty() ? begin : std::min(axis_.source_first, begin);
         axis_.source_last = std::max(axis_.source_last, end);
@@ -110,7 +116,7 @@ Filter parse_filter(const std::string& name) {
 Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int64_t count, Filter filter) {
     AxisBuilder builder(count);
     if (in == out) {  // Pillow leaves out a pass that would change nothing
-        for (std::int64_t i = first; i < first + count; ++i) builder.add(i, {1.0});
+        for (std::int64_t i = first; i < first + count; ++i) builder.add(i, {1 << kPrecisionBits});
         return builder.take();
     }
     const Kernel kernel = kernel_of(filter);
@@ -127,7 +133,7 @@ Axis resize_axis(std::int64_t in, std::int64_t out, std::int64_t first, std::int
         for (std::int64_t x = begin; x < end; ++x) {
             weights.push_back(kernel.weight((static_cast<double>(x) - center + 0.5) * inverse));
         }
-        builder.add(begin, weights);
+        builder.add(begin, to_fixed(weights));
     }
     return builder.take();
 }
@@ -144,7 +150,7 @@ Axis sampling_axis(std::int64_t in, std::int64_t first, std::int64_t step, std::
             weights[static_cast<std::size_t>(std::clamp(x, from, to) - from)] +=
                 static_cast<double>(step - std::abs(x - middle));
         }
-        builder.add(from, weights);
+        builder.add(from, to_fixed(weights));
     }
     return builder.take();
 }
@@ -153,18 +159,20 @@ Axis gaussian_axis(std::int64_t first, std::int64_t count, std::int64_t step, st
                    double support) {
     struct Window {
         std::int64_t begin;  // in samples from the pixel's own
-        std::vector<double> weights;
+        std::vector<std::int32_t> weights;
     };
     std::vector<Window> windows;  // by the pixel's place in its sample
     for (std::int64_t phase = 0; phase < step; ++phase) {
         Window window{reach, {}};
+        std::vector<double> weights;
         for (std::int64_t sample = -reach; sample <= reach; ++sample) {
             const double middle = static_cast<double>(sample * step) + 0.5 * static_cast<double>(step - 1);
             const double distance = middle - static_cast<double>(phase);
             if (std::fabs(distance) > support) continue;
             window.begin = std::min(window.begin, sample);
-            window.weights.push_back(std::exp(-0.5 * (distance / sigma) * (distance / sigma)));
+            weights.push_back(std::exp(-0.5 * (distance / sigma) * (distance / sigma)));
         }
+        window.weights = to_fixed(weights);
         windows.push_back(std::move(window));
     }
     AxisBuilder builder(count);

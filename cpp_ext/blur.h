@@ -5,7 +5,7 @@
 
 #include "image_view.h"
 #include "kernels.h"
-#include "raster.h"
+#include "normalize.h"
 #include "rect.h"
 
 namespace rar {
@@ -21,15 +21,15 @@ BlurMethod parse_method(const std::string& name);
 // The largest deviation either method takes.
 constexpr double kMaxSigma = 10000.0;
 
-// Writes `part`, which lies in the picture and holds a pixel, to (left, top) of `target`.
+// Writes `part`, which lies in the picture and holds a pixel, to (left, top) of `target`, which is uint8.
 // 0 <= sigma <= kMaxSigma; zero is a plain copy.
 void blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, BlurMethod method,
-          const Raster& target, std::int64_t left, std::int64_t top);
+          const Canvas& target, std::int64_t left, std::int64_t top);
 
 // The two methods, for sigma > 0.
-void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Raster& target,
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Canvas& target,
                    std::int64_t left, std::int64_t top);
-void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Raster& target,
+void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Canvas& target,
                  std::int64_t left, std::int64_t top);
 
 }  // namespace rar

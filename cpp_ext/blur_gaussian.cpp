@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "blur.h"
+#include "raster.h"
 #include "resample.h"
 
 namespace rar {
@@ -44,7 +45,7 @@ struct Direction {
 
 }  // namespace
 
-void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Raster& target,
+void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& part, double sigma, const Canvas& target,
                    std::int64_t left, std::int64_t top) {
     const Direction x(image.width, part.x0, part.width(), sigma, kernels);
     const Direction y(image.height, part.y0, part.height(), sigma, kernels);
@@ -52,7 +53,7 @@ void gaussian_blur(const Kernels* kernels, const ImageView& image, const Rect& p
     resample(kernels, image, nullptr, x.sampling, y.sampling, Order::kHorizontalFirst, 0, y.samples, samples.canvas(),
              0, 0);
     resample(kernels, samples.view(), nullptr, x.gaussian, y.gaussian, Order::kHorizontalFirst, 0, part.height(),
-             target.canvas(), left, top);
+             target, left, top);
 }
 
 }  // namespace rar

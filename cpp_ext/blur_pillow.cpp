@@ -4,6 +4,7 @@
 
 #include "blur.h"
 #include "box_pass.h"
+#include "raster.h"
 
 namespace rar {
 namespace {
@@ -82,7 +83,8 @@ void copy_blocks(const std::uint8_t* source, std::int64_t from, std::uint8_t* ta
 
 // Columns of bytes lie side by side already. Rows [skipped, skipped + rows) of the result go to `target`.
 void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, const BoxWeights& weights, BoxPass pass,
-              const Raster& target, std::int64_t left, std::int64_t top) {
+              const Canvas& target, std::int64_t left, std::int64_t top) {
+    auto* const corner = static_cast<std::uint8_t*>(target.at(left, top).channel[0]);
     const auto bytes = static_cast<std::size_t>(image.height * kLines);
     const AlignedBuffer first(bytes);
     const AlignedBuffer second(bytes);
@@ -93,14 +95,13 @@ void vertical(const ImageView& image, std::int64_t skipped, std::int64_t rows, c
         const std::int64_t lines = std::min<std::int64_t>(kLines, image.width * kChannels - column);
         copy_blocks(image.row(0) + column, image.row_stride, a, kLines, lines, image.height);
         three_passes(a, b, image.height, weights, pass);
-        copy_blocks(a + skipped * kLines, kLines, target.row(top) + left * kChannels + column, target.view().row_stride,
-                    lines, rows);
+        copy_blocks(a + skipped * kLines, kLines, corner + column, target.width * kChannels, lines, rows);
     }
 }
 
 }  // namespace
 
-void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Raster& target,
+void pillow_blur(const ImageView& image, const Rect& part, double sigma, BoxPass pass, const Canvas& target,
                  std::int64_t left, std::int64_t top) {
     const BoxWeights weights = box_weights(box_radius(static_cast<float>(sigma)));
     // What three passes can carry into the part; at the picture's own edge the filter repeats the last pixel.

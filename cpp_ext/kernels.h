@@ -33,9 +33,14 @@ struct Scaling {
     float mean[kChannels];
     float std[kChannels];
     float inverse_std[kChannels];
-    // Whether multiplying by the inverse and correcting once equals the division for all 256 values.
+    float inverse_rest[kChannels];  // 1 / std - inverse_std
+    // Whether multiplying by an inverse in two parts equals the division for all 256 values.
     bool inverse_is_exact;
 };
+
+// 1 / 255 in two parts.
+constexpr float kUnit = 1.0f / 255.0f;
+constexpr float kUnitRest = static_cast<float>(1.0 / 255.0 - static_cast<double>(kUnit));
 
 // One row of a result: uint8 RGB at channel[0], or one plane a channel.
 struct RowTarget {
@@ -72,9 +77,9 @@ struct Kernels {
     void (*horizontal)(const std::uint8_t* strip, const PackedWeights& weights, std::int64_t width,
                        std::uint8_t* const* groups);
 
-    // Sums `count` row groups of padded width `width` along y and writes the first `kept` columns.
+    // Sums `count` row groups of padded width `width` along y and writes columns [first, last).
     void (*vertical)(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words,
-                     std::int64_t width, std::int64_t kept, const RowTarget& target);
+                     std::int64_t width, std::int64_t first, std::int64_t last, const RowTarget& target);
 
     BoxPass box_pass;
 };

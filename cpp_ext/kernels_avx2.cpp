@@ -95,17 +95,14 @@ struct Isa {
         return _mm256_min_epi32(_mm256_max_epi32(value, _mm256_setzero_si256()), _mm256_set1_epi32(255));
     }
 
-    static __m256 divide(__m256 value, float divisor, float inverse) {
-        const __m256 reciprocal = _mm256_set1_ps(inverse);
-        const __m256 quotient = _mm256_mul_ps(value, reciprocal);
-        const __m256 rest = _mm256_fnmadd_ps(quotient, _mm256_set1_ps(divisor), value);
-        return _mm256_fmadd_ps(rest, reciprocal, quotient);
+    static __m256 multiply(__m256 value, float inverse, float rest) {
+        return _mm256_fmadd_ps(value, _mm256_set1_ps(inverse), _mm256_mul_ps(value, _mm256_set1_ps(rest)));
     }
 
     static __m256 multiplied(__m256i value, int channel, const Scaling& scaling) {
-        const __m256 unit = divide(_mm256_cvtepi32_ps(value), 255.0f, 1.0f / 255.0f);
-        return divide(_mm256_sub_ps(unit, _mm256_set1_ps(scaling.mean[channel])), scaling.std[channel],
-                      scaling.inverse_std[channel]);
+        const __m256 unit = multiply(_mm256_cvtepi32_ps(value), kUnit, kUnitRest);
+        return multiply(_mm256_sub_ps(unit, _mm256_set1_ps(scaling.mean[channel])), scaling.inverse_std[channel],
+                        scaling.inverse_rest[channel]);
     }
 
     static __m256 divided(__m256i value, int channel, const Scaling& scaling) {

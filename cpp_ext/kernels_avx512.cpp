@@ -125,17 +125,14 @@ struct Isa {
         return _mm512_min_epi32(_mm512_max_epi32(value, _mm512_setzero_si512()), _mm512_set1_epi32(255));
     }
 
-    static __m512 divide(__m512 value, float divisor, float inverse) {
-        const __m512 reciprocal = _mm512_set1_ps(inverse);
-        const __m512 quotient = _mm512_mul_ps(value, reciprocal);
-        const __m512 rest = _mm512_fnmadd_ps(quotient, _mm512_set1_ps(divisor), value);
-        return _mm512_fmadd_ps(rest, reciprocal, quotient);
+    static __m512 multiply(__m512 value, float inverse, float rest) {
+        return _mm512_fmadd_ps(value, _mm512_set1_ps(inverse), _mm512_mul_ps(value, _mm512_set1_ps(rest)));
     }
 
     static __m512 multiplied(__m512i value, int channel, const Scaling& scaling) {
-        const __m512 unit = divide(_mm512_cvtepi32_ps(value), 255.0f, 1.0f / 255.0f);
-        return divide(_mm512_sub_ps(unit, _mm512_set1_ps(scaling.mean[channel])), scaling.std[channel],
-                      scaling.inverse_std[channel]);
+        const __m512 unit = multiply(_mm512_cvtepi32_ps(value), kUnit, kUnitRest);
+        return multiply(_mm512_sub_ps(unit, _mm512_set1_ps(scaling.mean[channel])), scaling.inverse_std[channel],
+                        scaling.inverse_rest[channel]);
     }
 
     static __m512 divided(__m512i value, int channel, const Scaling& scaling) {

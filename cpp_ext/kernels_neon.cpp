@@ -69,17 +69,14 @@ struct Isa {
 
     static int32x4_t clip(int32x4_t value) { return vminq_s32(vmaxq_s32(value, vdupq_n_s32(0)), vdupq_n_s32(255)); }
 
-    static float32x4_t divide(float32x4_t value, float divisor, float inverse) {
-        const float32x4_t reciprocal = vdupq_n_f32(inverse);
-        const float32x4_t quotient = vmulq_f32(value, reciprocal);
-        const float32x4_t rest = vfmsq_f32(value, quotient, vdupq_n_f32(divisor));
-        return vfmaq_f32(quotient, rest, reciprocal);
+    static float32x4_t multiply(float32x4_t value, float inverse, float rest) {
+        return vfmaq_f32(vmulq_f32(value, vdupq_n_f32(rest)), value, vdupq_n_f32(inverse));
     }
 
     static float32x4_t multiplied(int32x4_t value, int channel, const Scaling& scaling) {
-        const float32x4_t unit = divide(vcvtq_f32_s32(value), 255.0f, 1.0f / 255.0f);
-        return divide(vsubq_f32(unit, vdupq_n_f32(scaling.mean[channel])), scaling.std[channel],
-                      scaling.inverse_std[channel]);
+        const float32x4_t unit = multiply(vcvtq_f32_s32(value), kUnit, kUnitRest);
+        return multiply(vsubq_f32(unit, vdupq_n_f32(scaling.mean[channel])), scaling.inverse_std[channel],
+                        scaling.inverse_rest[channel]);
     }
 
     static float32x4_t divided(int32x4_t value, int channel, const Scaling& scaling) {

@@ -58,22 +58,22 @@ void horizontal(const std::uint8_t* strip, const PackedWeights& weights, std::in
 
 template <class Write>
 inline void vertical_to(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words,
-                        std::int64_t width, std::int64_t kept, const Write& write) {
-    for (std::int64_t x = 0; x < kept; x += Isa::kLanes) {
+                        std::int64_t width, std::int64_t first, std::int64_t last, const Write& write) {
+    for (std::int64_t x = first; x < last; x += Isa::kLanes) {
         const auto data = [=](std::int64_t group, int channel) {
             return groups[group] + (channel * width + x) * kRowsPerGroup;
         };
         Isa::Vector rgb[kChannels];
         sum_groups(count, words, data, rgb);
         for (Isa::Vector& value : rgb) value = Isa::clip(value);
-        const std::int64_t left = kept - x;
+        const std::int64_t left = last - x;
         write(rgb, x, left < Isa::kLanes ? static_cast<int>(left) : Isa::kLanes);
     }
 }
 
 void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words, std::int64_t width,
-              std::int64_t kept, const RowTarget& target) {
-    const auto run = [&](const auto& write) { vertical_to(groups, count, words, width, kept, write); };
+              std::int64_t first, std::int64_t last, const RowTarget& target) {
+    const auto run = [&](const auto& write) { vertical_to(groups, count, words, width, first, last, write); };
     // A loop for each kind of result, which then has no branches.
     if (target.type == PixelType::kUint8) {
         run([to = target.channel[0]](const Isa::Vector* rgb, std::int64_t x, int n) {

@@ -25,10 +25,7 @@ std::uint16_t to_half(float value) {
 }
 
 // The kernels' way to divide without dividing.
-float multiply_and_correct(float value, float divisor, float inverse) {
-    const float quotient = value * inverse;
-    return std::fma(std::fma(-quotient, divisor, value), inverse, quotient);
-}
+float multiply(float value, float inverse, float rest) { return std::fma(value, inverse, value * rest); }
 
 }  // namespace
 
@@ -42,12 +39,14 @@ Normalizer::Normalizer(const std::array<double, kChannels>& mean, const std::arr
         const float inverse = 1.0f / std32;
         scaling.mean[channel] = mean32;
         scaling.std[channel] = std32;
+        const auto rest = static_cast<float>(1.0 / static_cast<double>(std32) - static_cast<double>(inverse));
         scaling.inverse_std[channel] = inverse;
+        scaling.inverse_rest[channel] = rest;
         for (int value = 0; value < 256; ++value) {
             const auto level = static_cast<float>(value);
             const float exact = (level / 255.0f - mean32) / std32;
-            const float unit = multiply_and_correct(level, 255.0f, 1.0f / 255.0f);
-            scaling.inverse_is_exact &= multiply_and_correct(unit - mean32, std32, inverse) == exact;
+            const float unit = multiply(level, kUnit, kUnitRest);
+            scaling.inverse_is_exact &= multiply(unit - mean32, inverse, rest) == exact;
             table[channel][value] = exact;
             half_table[channel][value] = to_half(exact);
         }

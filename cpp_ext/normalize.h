@@ -6,6 +6,7 @@
 
 #include "image_view.h"
 #include "kernels.h"
+#include "wanted.h"
 
 namespace rar {
 
@@ -26,7 +27,8 @@ struct Canvas {
     std::int64_t width;
     std::int64_t height;
     PixelType type;
-    const Normalizer* normalizer;  // not for uint8
+    const Normalizer* normalizer;    // not for uint8
+    const Wanted* wanted = nullptr;  // what of it has to be written; null for all
 
     RowTarget at(std::int64_t x, std::int64_t y) const;
 };

@@ -8,6 +8,9 @@ PackedAxis::PackedAxis(const Axis& axis, const Kernels& kernels)
       source_last_(axis.source_last),
       words_per_group_(kernels.words),
       offsets_{0} {
+    const std::int64_t padded = (size_ + kWidthStep - 1) / kWidthStep * kWidthStep;
+    first_group_.reserve(static_cast<std::size_t>(padded));
+    offsets_.reserve(static_cast<std::size_t>(padded) + 1);
     for (std::int64_t i = 0; i < size_; ++i) {
         const std::int64_t begin = axis.starts[i] - source_first_;
         const std::int64_t end = begin + axis.offsets[i + 1] - axis.offsets[i];
@@ -29,7 +32,6 @@ PackedAxis::PackedAxis(const Axis& axis, const Kernels& kernels)
             kernels.pack_weights(four, words);
         }
     }
-    const std::int64_t padded = (size_ + kWidthStep - 1) / kWidthStep * kWidthStep;
     first_group_.resize(static_cast<std::size_t>(padded), 0);
     offsets_.resize(static_cast<std::size_t>(padded) + 1, offsets_.back());
 }

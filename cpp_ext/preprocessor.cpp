@@ -54,7 +54,14 @@ std::vector<std::shared_ptr<const SharedBlur>> Preprocessor::blur_shared(const I
                                                                          const std::vector<Region>& regions,
                                                                          const RegionStyle& style) {
     std::vector<std::shared_ptr<const SharedBlur>> result(regions.size());
-    const auto parts = shared_parts(regions, style, {0, 0, frame.width, frame.height});
+    const Rect whole{0, 0, frame.width, frame.height};
+    const auto parts = shared_parts(regions, style, whole);
+    std::map<double, Wanted> wanted;  // by deviation, as the regions are grouped
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+        if (!parts[i]) continue;
+        Wanted& own = wanted.try_emplace(regions[i].sigma, parts[i]->width(), parts[i]->height()).first->second;
+        add_wanted(regions[i], style, whole, *parts[i], own);
+    }
     std::map<double, std::shared_ptr<const SharedBlur>> by_sigma;
     for (std::size_t i = 0; i < regions.size(); ++i) {
         if (!parts[i]) continue;
@@ -62,13 +69,14 @@ std::vector<std::shared_ptr<const SharedBlur>> Preprocessor::blur_shared(const I
         if (!blurred) {
             const Rect part = *parts[i];
             auto made = std::make_shared<SharedBlur>(SharedBlur{part, Raster(part.width(), part.height())});
+            const Canvas canvas = made->pixels.canvas(&wanted.at(regions[i].sigma));
             const std::int64_t bands = std::min<std::int64_t>(pool_.threads(), part.height());
             pool_.run(static_cast<std::size_t>(bands), [&](std::size_t band) {
                 const auto index = static_cast<std::int64_t>(band);
                 const std::int64_t first = part.height() * index / bands;
                 const std::int64_t last = part.height() * (index + 1) / bands;
                 const Rect rows{part.x0, part.y0 + first, part.x1, part.y0 + last};
-                blur(kernels_, frame, rows, regions[i].sigma, style.method, made->pixels, 0, first);
+                blur(kernels_, frame, rows, regions[i].sigma, style.method, canvas, 0, first);
             });
             blurred = std::move(made);
         }

@@ -17,7 +17,9 @@ public:
 
     std::uint8_t* row(std::int64_t y) const { return pixels_.data() + y * width_ * kChannels; }
     ImageView view() const { return {pixels_.data(), width_, height_, width_ * kChannels}; }
-    Canvas canvas() const { return {pixels_.data(), width_, height_, PixelType::kUint8, nullptr}; }
+    Canvas canvas(const Wanted* wanted = nullptr) const {
+        return {pixels_.data(), width_, height_, PixelType::kUint8, nullptr, wanted};
+    }
 
 private:
     std::int64_t width_;

@@ -40,7 +40,7 @@ Layers background(const Kernels* kernels, const ImageView& frame, const Rect& pa
     }
     Raster result(part.width(), part.height());
     if (style.surround == Surround::kBlur) {
-        blur(kernels, frame, part, region.sigma, style.method, result, 0, 0);
+        blur(kernels, frame, part, region.sigma, style.method, result.canvas(), 0, 0);
     } else {
         for (std::int64_t y = 0; y < part.height(); ++y) {
             std::uint8_t* row = result.row(y);
@@ -156,6 +156,16 @@ std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions
     return result;
 }
 
+void add_wanted(const Region& region, const RegionStyle& style, const Rect& frame, const Rect& part, Wanted& wanted) {
+    const Rect shown = moved(needed(region.around, frame), -part.x0, -part.y0);
+    if (region.mask || style.feather > 0) return wanted.add(shown);  // blended everywhere
+    const Rect box = moved(region.box, -part.x0, -part.y0);
+    wanted.add({shown.x0, shown.y0, shown.x1, box.y0});
+    wanted.add({shown.x0, box.y0, box.x0, box.y1});
+    wanted.add({box.x1, box.y0, shown.x1, box.y1});
+    wanted.add({shown.x0, box.y1, shown.x1, shown.y1});
+}
+
 Layers compose(const Kernels* kernels, const ImageView& frame, const Region& region, const RegionStyle& style,
                const SharedBlur* shared) {
     const Rect whole = frame_of(frame);
@@ -165,8 +175,8 @@ Layers compose(const Kernels* kernels, const ImageView& frame, const Region& reg
     if (region.mask || style.feather > 0) {
         const Raster hard = coverage(part, region);
         const Raster soft(part.width(), part.height());
-        blur(kernels, hard.view(), {0, 0, part.width(), part.height()}, style.feather, BlurMethod::kGaussian, soft, 0,
-             0);
+        blur(kernels, hard.view(), {0, 0, part.width(), part.height()}, style.feather, BlurMethod::kGaussian,
+             soft.canvas(), 0, 0);
         layers = made(blended(sharp, layers.below, soft.view()));
     } else if (style.surround != Surround::kKeep) {
         layers.overlay = Overlay{sharp, moved(intersection(part, region.box), -part.x0, -part.y0)};

@@ -15,6 +15,7 @@
 #include "overlay.h"
 #include "raster.h"
 #include "rect.h"
+#include "wanted.h"
 
 namespace rar {
 
@@ -43,7 +44,7 @@ struct Region {
     std::optional<MaskView> mask;  // what is sharp instead of the box
 };
 
-// A part of the frame blurred once for several regions.
+// A part of the frame blurred once for several regions; only what they show of it is there.
 struct SharedBlur {
     Rect part;
     Raster pixels;
@@ -53,6 +54,9 @@ struct SharedBlur {
 // region is less work. Regions of one group share one part.
 std::vector<std::optional<Rect>> shared_parts(const std::vector<Region>& regions, const RegionStyle& style,
                                               const Rect& frame);
+
+// Adds what of a shared part the region reads.
+void add_wanted(const Region& region, const RegionStyle& style, const Rect& frame, const Rect& part, Wanted& wanted);
 
 // What a region is resampled from: the pixels of `region.around`.
 struct Layers {

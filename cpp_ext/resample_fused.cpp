@@ -67,7 +67,15 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Overla
         for (std::int64_t group = 0; group < count; ++group) {
             window[static_cast<std::size_t>(group)] = ring.group(begin + group);
         }
-        kernels.vertical(window.data(), count, y.words(i), width, x.size(), canvas.at(left, top + i));
+        const RowTarget target = canvas.at(left, top + i);
+        const auto write = [&](std::int64_t from, std::int64_t to) {
+            kernels.vertical(window.data(), count, y.words(i), width, from - left, to - left, target);
+        };
+        if (canvas.wanted == nullptr) {
+            write(left, left + x.size());
+        } else {
+            canvas.wanted->runs(top + i, left, left + x.size(), write);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "axis.h"
@@ -14,6 +15,7 @@
 #include "normalize.h"
 #include "packed_axis.h"
 #include "thread_pool.h"
+#include "wanted.h"
 
 namespace {
 
@@ -129,6 +131,37 @@ void packed_groups_cover_the_taps() {
     }
 }
 
+void wanted_parts_come_in_runs() {
+    rar::Wanted wanted(100, 50);
+    const auto runs = [&](std::int64_t y, std::int64_t left, std::int64_t right) {
+        std::vector<std::pair<std::int64_t, std::int64_t>> found;
+        wanted.runs(y, left, right, [&](std::int64_t first, std::int64_t last) { found.emplace_back(first, last); });
+        return found;
+    };
+    for (std::int64_t y = 0; y < 50; ++y) CHECK(runs(y, 0, 100).empty());
+    wanted.add({40, 20, 45, 21});
+    wanted.add({60, 20, 60, 40});     // empty
+    wanted.add({-9, -9, 0, 50});      // outside
+    wanted.add({90, 49, 1000, 1000});  // partly outside
+    CHECK(runs(0, 0, 100).empty());
+    const auto one = runs(20, 0, 100);
+    CHECK(one.size() == 1 && one[0].first <= 40 && one[0].second >= 45);
+    CHECK(runs(20, 41, 43) == (std::vector<std::pair<std::int64_t, std::int64_t>>{{41, 43}}));
+    const auto corner = runs(49, 0, 100);
+    CHECK(corner.size() == 1 && corner[0].first <= 90 && corner[0].second == 100);
+    wanted.add({-5, -5, 500, 500});
+    for (std::int64_t y = 0; y < 50; ++y) {
+        CHECK(runs(y, 3, 97) == (std::vector<std::pair<std::int64_t, std::int64_t>>{{3, 97}}));
+    }
+}
+
+void usual_inverses_are_exact() {
+    CHECK(rar::Normalizer({0.48145466, 0.4578275, 0.40821073}, {0.26862954, 0.26130258, 0.27577711})
+              .scaling.inverse_is_exact);
+    CHECK(rar::Normalizer({0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}).scaling.inverse_is_exact);
+    CHECK(rar::Normalizer({0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}).scaling.inverse_is_exact);
+}
+
 void halves_round_to_even_and_overflow_to_infinity() {
     const auto half = [](double value) { return rar::Normalizer({0, 0, 0}, {1.0 / value, 1, 1}).half_table[0][255]; };
     CHECK(half(1.0) == 0x3c00);
@@ -166,6 +199,8 @@ int main() {
     extreme_sides_stay_in_range();
     weights_stay_below_two_and_sum_to_one();
     packed_groups_cover_the_taps();
+    wanted_parts_come_in_runs();
+    usual_inverses_are_exact();
     halves_round_to_even_and_overflow_to_infinity();
     bad_settings_throw();
     std::puts("all checks passed");

@@ -135,6 +135,35 @@ def test_shared_blur_gives_what_single_regions_get(level: str, radius: float, me
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"grow": 1.0},
+        {"feather": 2.0},
+        {"border": "reflect", "grow": 3.0},
+        {"masks": True},
+    ],
+    ids=str,
+)
+def test_shared_blur_holds_all_that_regions_show(level: str, options: dict[str, Any]) -> None:
+    chance = np.random.default_rng(2)
+    pixels = photo(230, 310)
+    left, top = chance.integers(0, (280, 200), (40, 2)).T
+    width, height = chance.integers(1, 90, (40, 2)).T
+    edges = zip(left, top, np.minimum(left + width, 310), np.minimum(top + height, 230), strict=True)
+    boxes = [tuple(int(edge) for edge in box) for box in edges]
+    masks = [chance.random((230, 310)) < 0.5 for _ in boxes] if options.get("masks") else None
+    options = options | {"masks": masks}
+    blur = Blur(5.0, "pixels")
+    pre = preprocess()
+    pre.regions(255 - pixels, [(0, 0, 310, 230)] * 2, 1.0, blur, feather=1.0)  # another picture in its memory
+    together = pre.regions(pixels, boxes, blur=blur, **options)
+    for position, box in enumerate(boxes):
+        own = options | {"masks": masks and [masks[position]]}
+        np.testing.assert_array_equal(together[position], pre.regions(pixels, [box], blur=blur, **own)[0])
+
+
 def test_radius_is_a_share_of_the_longer_side() -> None:
     pixels = photo(90, 120)
     by_box = preprocess().regions(pixels, [(20, 20, 60, 40)], 2.0, 0.25)
