@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import tokenizers
     import torch
 
-_FILTERS = {2: "bilinear", 3: "bicubic"}
+FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _MODELS = ("clip", "siglip")
 
 
@@ -100,16 +100,16 @@ def read_preprocess(folder: str, processor: Any) -> Preprocess:
         side, fit, shortest_edge = size["height"], "squash", None
     else:
         raise ExportError(f"{folder}: prepares pictures with size {size} and crop {crop}, for which there is no form")
-    if config["resample"] not in _FILTERS or not np.isclose(config["rescale_factor"], 1 / 255):
+    if config["resample"] not in FILTERS or not np.isclose(config["rescale_factor"], 1 / 255):
         raise ExportError(
             f"{folder}: resample {config['resample']} with factor {config['rescale_factor']} has no form; "
-            f"known filters are {_FILTERS}, factor 1/255"
+            f"known filters are {FILTERS}, factor 1/255"
         )
     return Preprocess(
         size=side,
         mean=config["image_mean"],
         std=config["image_std"],
-        filter=_FILTERS[config["resample"]],
+        filter=FILTERS[config["resample"]],
         fit=fit,
         shortest_edge=shortest_edge,
     )

@@ -1,3 +1,4 @@
+# ruff: noqa: S106  # tokens of a vocabulary are no passwords
 """Tiny random multimodal LLMs in the layout that people have on disk, each with a tokenizer trained on the spot.
 
 A plugin of pytest (`conftest.py`): fixtures that several test folders use.
@@ -82,7 +83,7 @@ def sentencepiece_like(prepend: str) -> Any:
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
@@ -136,6 +137,103 @@ def write_llava(folder: Path, prepend: str = "legacy") -> Path:
     return _save(transformers.LlavaForConditionalGeneration(config), tokenizer.eos_token_id, folder)
 
 
+def write_smolvlm(folder: Path) -> Path:
+    """SmolVLM: SigLIP, pixel shuffle, LLaMA; 4 tokens a tile."""
+    import torch
+    import transformers
+
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
+    special = ["<|im_start|>", "<|endoftext|>", "<end_of_utterance>"]
+    special += ["<fake_token_around_image>", "<image>", "<global-img>", *rows]
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(special),
+        bos_token="<|im_start|>", eos_token="<end_of_utterance>", pad_token="<|endoftext|>",
+        chat_template=SMOLVLM_CHAT,
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    transformers.SmolVLMImageProcessor(
+        size={"longest_edge": 128}, max_image_size={"longest_edge": 64}, resample=1,
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    ).save_pretrained(folder)  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 64, "patch_size": 16,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.SmolVLMConfig(
+        vision_config=vision,
+        text_config=transformers.LlamaConfig(**LLAMA, vocab_size=len(tokenizer)),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return _save(transformers.SmolVLMForConditionalGeneration(config), tokenizer.eos_token_id, folder)
+
+
+def write_qwen25vl(folder: Path) -> Path:
+    """Qwen2.5-VL: a tower with windows, Qwen2 with M-RoPE; 36 tokens a picture in 9 windows."""
+    import torch
+    import transformers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+    tokenizer = transformers.Qwen2TokenizerFast(
+        tokenizer_object=byte_level([*special, "<|video_pad|>"]),
+        eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>", chat_template=QWEN_CHAT,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    images = transformers.Qwen2VLImageProcessor(patch_size=28, merge_size=2, size=dict.fromkeys(
+        ("shortest_edge", "longest_edge"), 336 * 336
+    ))  # fmt: skip
+    images.save_pretrained(folder)
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "depth": 3, "num_heads": 2, "patch_size": 28, "window_size": 112,
+        "out_hidden_size": 64, "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    number = tokenizer.convert_tokens_to_ids
+    torch.manual_seed(0)
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config=vision,
+        text_config={
+            **LLAMA, "vocab_size": len(tokenizer), "tie_word_embeddings": True, "bos_token_id": None,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        },
+        image_token_id=number("<|image_pad|>"), video_token_id=number("<|video_pad|>"),
+        vision_start_token_id=number("<|vision_start|>"), vision_end_token_id=number("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return _save(transformers.Qwen2_5_VLForConditionalGeneration(config), tokenizer.eos_token_id, folder)
+
+
+def write_internvl(folder: Path) -> Path:
+    """InternVL: InternViT, pixel shuffle, Qwen2; 4 tokens a tile."""
+    import torch
+    import transformers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
+    tokenizer = transformers.Qwen2TokenizerFast(
+        tokenizer_object=byte_level(special),
+        eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>", chat_template=INTERNVL_CHAT,
+        extra_special_tokens={
+            "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    transformers.GotOcr2ImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": [56, 56], "patch_size": [14, 14], "layer_scale_init_value": 1.0,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.InternVLConfig(
+        vision_config=transformers.InternVLVisionConfig(**vision),
+        text_config=transformers.Qwen2Config(**LLAMA, vocab_size=len(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )
+    return _save(transformers.InternVLForConditionalGeneration(config), tokenizer.eos_token_id, folder)
+
+
 def _save(model: Any, stop: int, folder: Path) -> Path:
     model.generation_config.eos_token_id = stop
     model.save_pretrained(folder)
@@ -146,3 +244,21 @@ def _save(model: Any, stop: int, folder: Path) -> Path:
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder. Shared: copy it before writing."""
     return write_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="session")
+def tiny_smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder. Shared: copy it before writing."""
+    return write_smolvlm(tmp_path_factory.mktemp("smolvlm"))
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen25vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder. Shared: copy it before writing."""
+    return write_qwen25vl(tmp_path_factory.mktemp("qwen25vl"))
+
+
+@pytest.fixture(scope="session")
+def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder. Shared: copy it before writing."""
+    return write_internvl(tmp_path_factory.mktemp("internvl"))
