@@ -4,9 +4,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <exception>
 
 namespace rar {
+namespace {
+
+// The others' last tasks end within about the time it takes to fall asleep and be woken, so that a caller looks for
+// that long first.
+constexpr std::chrono::microseconds kPatience{100};
+
+}  // namespace
 
 struct ThreadPool::Job {
     Job(std::size_t n, const std::function<void(std::size_t)>& t) : count(n), task(t) {}
@@ -16,7 +24,7 @@ struct ThreadPool::Job {
     std::atomic<std::size_t> next{0};
     std::mutex mutex;
     std::condition_variable idle;
-    int helpers = 0;
+    std::atomic<int> helpers{0};  // changed under the mutex
     std::exception_ptr error;
 };
 
@@ -50,8 +58,7 @@ void ThreadPool::run(std::size_t count, const std::function<void(std::size_t)>& 
             const std::lock_guard<std::mutex> lock(mutex_);
             jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), job), jobs_.end());
         }
-        std::unique_lock<std::mutex> lock(job->mutex);
-        job->idle.wait(lock, [&] { return job->helpers == 0; });
+        await_helpers(*job);
     }
     if (job->error) std::rethrow_exception(job->error);
 }
@@ -84,6 +91,14 @@ void ThreadPool::work() {
         }
         job->idle.notify_one();
     }
+}
+
+void ThreadPool::await_helpers(Job& job) {
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (job.helpers != 0 && std::chrono::steady_clock::now() < until) {
+    }
+    std::unique_lock<std::mutex> lock(job.mutex);
+    job.idle.wait(lock, [&] { return job.helpers == 0; });
 }
 
 void ThreadPool::help(Job& job) {

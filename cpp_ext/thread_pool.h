@@ -35,6 +35,7 @@ private:
     void start_workers();
     void work();
     static void help(Job& job);
+    static void await_helpers(Job& job);
 
     const int threads_;
     std::mutex mutex_;
