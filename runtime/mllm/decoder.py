@@ -1,4 +1,4 @@
-"""Runs the language model: packed rows in, logits out, with the constant head's keys and values kept."""
+"""Runs the language model: rows of packed trees in, logits out, the constant head's keys and values kept."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy.typing as npt
 
 from ..errors import BundleError
 from ..session import Session
-from .tree import PICTURE, Pack, Positions, Segment, Tree, pack, paths
+from .tree import PICTURE, Positions, Rows, Segment, Tree, pack, paths, stack
 
 Array = npt.NDArray[np.generic]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# Tokens of pictures that share a call; see the measurements in `benchmarks`. Longer rows pay more for the mask,
-# shorter ones for reading the weights again.
-BUDGET = 512
+# Tokens of pictures that share a call.
+BUDGET = 256
+# The same where the model writes: each step reads all weights for one token a picture.
+WRITE_BUDGET = 2048
 
-# How far a cache grows at a time, in tokens: `generate` would copy it at each step.
-_GROWTH = 256
+# How far a cache grows at a time, in tokens: it is copied then, and all of it is attended to.
+_GROWTH = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Shape:
 
 
 class Cache:
-    """Keys and values of a row, with room to grow; what is not filled is masked.
+    """Keys and values of some rows, with room to grow; what is not filled must be masked.
 
     Attributes:
         length: Tokens held.
@@ -64,7 +65,7 @@ class Cache:
         """Adds the keys and values of new tokens.
 
         Args:
-            outputs: The decoder's, `present.*` float32 [1, kv_heads, L, head_dim].
+            outputs: The decoder's, `present.*` float32 [N, kv_heads, L, head_dim].
             reserve: Room to make beyond them where they do not fit.
         """
         new = [np.asarray(outputs[name], np.float32) for name in self.outputs]
@@ -76,24 +77,25 @@ class Cache:
             array[:, :, self.length : end] = part
         self.length = end
 
-    def copy(self) -> Cache:
-        """A cache of its own arrays once either grows; `append` to a full one leaves the other untouched."""
-        twin = object.__new__(Cache)
-        twin._names, twin._arrays, twin.length = self._names, list(self._arrays), self.length
-        return twin
+    def rows(self, rows: Sequence[int]) -> Cache:
+        """A cache of its own with these rows of this one."""
+        taken = object.__new__(Cache)
+        taken._names, taken.length = self._names, self.length
+        taken._arrays = [array[list(rows)] for array in self._arrays]
+        return taken
 
 
 class Decoder:
     """The language model of a bundle.
 
     Args:
-        embed: `input_ids` int64 [1, L] -> `inputs_embeds` float32 [1, L, D].
+        embed: `input_ids` int64 [N, L] -> `inputs_embeds` float32 [N, L, D].
         decoder: The graph of keys, values and logits.
         shape: Of its cache.
         positions: How the model counts positions.
         budget: Tokens of pictures that share a call; each call holds one picture's at least.
         reuse_head: Keeps the KV of each prompt's constant head; False computes it in every call.
-        pack_branches: Scores a picture's branches in one call; False makes one call a branch.
+        pack_branches: Scores a picture's branches in one row; False makes one call a branch.
 
     The switches exist so that what each saves can be measured. In fp32 none of them changes a result.
     """
@@ -105,7 +107,7 @@ class Decoder:
         shape: Shape,
         positions: Positions,
         *,
-        budget: int = BUDGET,
+        budget: int | None = None,
         reuse_head: bool = True,
         pack_branches: bool = True,
     ) -> None:
@@ -136,11 +138,11 @@ class Decoder:
             for tree, picture in zip(trees, pictures, strict=True):
                 yield self._branch_by_branch(head, tree, picture)
             return
-        for group in _groups([len(tree) for tree in trees], self._budget):
-            row, cache = self._pack(head, trees[group])
-            logits = self._run(row, pictures[group], cache, ["logits"])["logits"][0]
-            ends = np.cumsum([len(places) for places in row.places])[:-1]
-            yield from np.split(np.asarray(logits, np.float32), ends)
+        for group in _groups([len(tree) for tree in trees], self._budget or BUDGET):
+            rows, cache = self._rows(head, trees[group])
+            logits = self._run(rows, pictures[group], cache, ["logits"])["logits"]
+            for found, count in zip(np.asarray(logits, np.float32), rows.counts, strict=True):
+                yield found[:count]
 
     def greedy(
         self,
@@ -166,115 +168,121 @@ class Decoder:
             BundleError: The graph does not fit its settings.
         """
         written: list[list[int]] = [[] for _ in trees]
-        for group in _groups([len(tree) for tree in trees], self._budget):
-            self._write(head, trees, pictures, limits, done, written, group)
-        return written
-
-    def _write(
-        self,
-        head: Sequence[int],
-        trees: Sequence[Tree],
-        pictures: Floats,
-        limits: Sequence[int],
-        done: Callable[[int, list[int]], bool],
-        written: list[list[int]],
-        group: slice,
-    ) -> None:
-        row, cache = self._pack(head, trees[group])
-        cache = cache.copy()
-        begin = cache.length
-        outputs = self._run(row, pictures[group], cache, ["logits", *cache.outputs])
-        ends = [int(places[0]) for places in row.places]
-        cache.append(outputs, _GROWTH)
-        # What each branch sees of the cache, and the position of its next token.
-        seen = np.zeros((len(ends), cache.room), bool)
-        seen[:, :begin] = True
-        seen[:, begin : begin + len(row.ids)] = row.mask[ends]
-        position = row.positions[:, ends].max(0) + 1
-        active = np.arange(len(ends))
-        while True:
-            for branch, token in zip(active, outputs["logits"][0].argmax(-1).tolist(), strict=True):
-                written[group.start + branch].append(token)
-            indices = (group.start + active).tolist()
-            going = [len(written[i]) < limits[i] and not done(i, written[i]) for i in indices]
-            active = active[going]
-            if not len(active):
-                return
-            steps = Pack(
-                np.array([written[group.start + branch][-1] for branch in active]),
-                active,
-                np.eye(len(active), dtype=bool),
-                np.broadcast_to(position[active], (self._positions.dims, len(active))),
-                [np.arange(len(active))],
-            )
-            outputs = self._run(steps, pictures[:0], cache, ["logits", *cache.outputs], seen[active])
+        for group in _groups([len(tree) for tree in trees], self._budget or WRITE_BUDGET):
+            rows, cache = self._rows(head, trees[group])
+            active = list(range(len(trees))[group])
             begin = cache.length
+            outputs = self._run(rows, pictures[group], cache, ["logits", *cache.outputs])
             cache.append(outputs, _GROWTH)
-            seen = np.pad(seen, ((0, 0), (0, cache.room - seen.shape[1])))
-            seen[active, begin + np.arange(len(active))] = True
-            position[active] += 1
+            # What each row sees of its cache, and the position of its next token.
+            seen = np.arange(cache.room) < begin + rows.lengths[:, None]
+            position = rows.positions.max(0)[np.arange(len(active)), rows.places[:, 0]] + 1
+            while True:
+                for index, token in zip(active, outputs["logits"][:, 0].argmax(-1).tolist(), strict=True):
+                    written[index].append(token)
+                going = [
+                    row
+                    for row, index in enumerate(active)
+                    if len(written[index]) < limits[index] and not done(index, written[index])
+                ]
+                if not going:
+                    break
+                if len(going) < len(active):
+                    active = [active[row] for row in going]
+                    cache, seen, position = cache.rows(going), seen[going], position[going]
+                step = _step([written[index][-1] for index in active], position, self._positions.dims)
+                begin = cache.length
+                outputs = self._run(step, pictures[:0], cache, ["logits", *cache.outputs], seen)
+                cache.append(outputs, _GROWTH)
+                seen = np.pad(seen, ((0, 0), (0, cache.room - seen.shape[1])))
+                seen[:, begin] = True
+                position = position + 1
+        return written
 
     def _branch_by_branch(self, head: Sequence[int], tree: Tree, picture: Floats) -> Floats:
         found: dict[int, Floats] = {}
         for path, places in paths(tree):
-            row, cache = self._pack(head, [path])
-            logits = self._run(row, picture[None], cache, ["logits"])["logits"][0]
+            rows, cache = self._rows(head, [path])
+            logits = self._run(rows, picture[None], cache, ["logits"])["logits"][0]
             found.update(zip(places, np.asarray(logits, np.float32), strict=True))
         return np.stack([found[place] for place in range(len(tree.places))])
 
-    def _pack(self, head: Sequence[int], trees: Sequence[Tree]) -> tuple[Pack, Cache]:
-        if not self._reuse_head:
-            return pack(trees, prefix=head, positions=self._positions), Cache(self._shape)
-        return pack(trees, start=len(head), positions=self._positions), self._head(head)
+    def _rows(self, head: Sequence[int], trees: Sequence[Tree]) -> tuple[Rows, Cache]:
+        """Trees as rows, and what they follow."""
+        if self._reuse_head:
+            packs = [pack([tree], start=len(head), positions=self._positions) for tree in trees]
+            cache = self._head(head)
+        else:
+            packs = [pack([tree], prefix=head, positions=self._positions) for tree in trees]
+            cache = Cache(self._shape)
+        return stack(packs), cache.rows([0] * len(trees))
 
     def _head(self, head: Sequence[int]) -> Cache:
         key = tuple(head)
         if key not in self._heads:
             cache = Cache(self._shape)
             if head:
-                row = pack([Tree([Segment(head)], [(0, len(head) - 1)])], positions=self._positions)
-                cache.append(self._run(row, np.empty((0, 0, 0), np.float32), cache, cache.outputs))
+                rows = stack([pack([Tree([Segment(head)], [(0, len(head) - 1)])], positions=self._positions)])
+                cache.append(self._run(rows, np.empty((0, 0, 0), np.float32), cache, cache.outputs))
             self._heads[key] = cache
         return self._heads[key]
 
     def _run(
-        self, row: Pack, pictures: Floats, cache: Cache, outputs: Sequence[str], seen: Bools | None = None
+        self, rows: Rows, pictures: Floats, cache: Cache, outputs: Sequence[str], seen: Bools | None = None
     ) -> dict[str, Array]:
-        """One call of the decoder; `seen` says what of the cache each token sees, by default all that is filled."""
-        ids = np.where(row.ids == PICTURE, 0, row.ids)[None]
-        embeds = np.array(self._embed.run({"input_ids": ids})["inputs_embeds"], np.float32)
-        spots = row.ids == PICTURE
-        if spots.sum() != pictures.size // max(1, pictures.shape[-1]) or (
-            spots.any() and pictures.shape[-1] != embeds.shape[-1]
-        ):
+        """One call of the decoder.
+
+        Args:
+            rows: The new tokens.
+            pictures: float32 [n, T, D], the rows that stand where their ids say `PICTURE`, in order.
+            cache: What they follow.
+            outputs: What to fetch.
+            seen: bool [N, P], which tokens of the cache each row sees; all by default.
+        """
+        spots = rows.ids == PICTURE
+        embeds = np.array(self._embed.run({"input_ids": np.where(spots, 0, rows.ids)})["inputs_embeds"], np.float32)
+        visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
+        if visible.shape != (spots.sum(), embeds.shape[-1]):
             raise BundleError(
-                f"the MLLM's pictures have shape {list(pictures.shape)}, not {int(spots.sum())} tokens of "
+                f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens of "
                 f"{embeds.shape[-1]}; export the model again"
             )
-        if spots.any():
-            embeds[0, spots] = pictures.reshape(-1, pictures.shape[-1])
-        if seen is None:
-            seen = np.broadcast_to(np.arange(cache.room) < cache.length, (len(row.ids), cache.room))
-        positions = row.positions if self._positions.dims == 1 else row.positions[:, None]
+        embeds[spots] = visible
+        count, length = rows.ids.shape
+        seen = np.ones((count, cache.room), bool) if seen is None else seen
+        past = np.broadcast_to(seen[:, None], (count, length, cache.room))
         return self._decoder.run(
             {
                 "inputs_embeds": embeds,
-                "attention_mask": np.concatenate([seen, row.mask], 1)[None, None],
-                "position_ids": np.ascontiguousarray(positions),
-                "logit_positions": np.concatenate(row.places)[None],
+                "attention_mask": np.concatenate([past, rows.mask], 2)[:, None],
+                "position_ids": rows.positions[0] if self._positions.dims == 1 else rows.positions,
+                "logit_positions": rows.places,
                 **cache.inputs(),
             },
             outputs,
         )
 
 
+def _step(tokens: Sequence[int], position: Ints, dims: int) -> Rows:
+    """One more token a row."""
+    count = len(tokens)
+    return Rows(
+        np.array(tokens, np.int64)[:, None],
+        np.ones(count, np.int64),
+        np.ones((count, 1, 1), bool),
+        np.repeat(position[None, :, None], dims, 0),
+        np.zeros((count, 1), np.int64),
+        [1] * count,
+    )
+
+
 def _groups(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Neighbours whose lengths add up to the budget at most; one where a single one is longer."""
-    start, total = 0, 0
+    """Neighbours whose rows, as long as their longest, hold `budget` tokens at most; or one alone."""
+    start, longest = 0, 0
     for index, length in enumerate(lengths):
-        if index > start and total + length > budget:
+        longest = max(longest, length)
+        if index > start and longest * (index + 1 - start) > budget:
             yield slice(start, index)
-            start, total = index, 0
-        total += length
+            start, longest = index, length
     if start < len(lengths):
         yield slice(start, len(lengths))

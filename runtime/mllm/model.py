@@ -15,7 +15,7 @@ from ..errors import BundleError, InputError
 from ..preprocess import Preprocess
 from ..rank import Query
 from ..session import OnnxSession, Session
-from .decoder import BUDGET, Decoder, Shape
+from .decoder import Decoder, Shape
 from .prompt import Prompt
 
 Floats = npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ class Mllm:
         clip: Clip,
         threads: int | None = None,
         *,
-        budget: int = BUDGET,
+        budget: int | None = None,
         reuse_head: bool = True,
         pack_branches: bool = True,
     ) -> None:

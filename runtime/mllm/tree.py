@@ -1,9 +1,10 @@
-"""Prompts as trees of token runs, and the packing of several trees into one row with a visibility mask.
+"""Prompts as trees of token runs, and the packing of trees into rows with a visibility mask.
 
-A decoder call is one packed row, never a padded batch. What several answers have in common (the picture, the
-question) stands in the row once; the answers lie beside each other and do not see one another, because each token
-sees only its own run up to itself and the runs it continues. Positions count along each branch as if it were
-alone, so every branch gets the logits it would get in a call of its own.
+What several answers about a picture have in common (the picture, the question) stands in a row once; the answers
+lie beside each other and do not see one another, because each token sees only its own run up to itself and the
+runs it continues. Positions count along each branch as if it were alone, so every branch gets the logits it would
+get in a call of its own. Pictures have a row each: in one row their attention, which the mask throws away, would
+grow with the square of their number.
 """
 
 from __future__ import annotations
@@ -153,6 +154,48 @@ def pack(
             row.mask[span, span] = np.tri(len(segment.ids), dtype=bool)
         places.append(np.array([spans[segment].start + offset for segment, offset in tree.places], np.int64))
     return Pack(row.ids, row.trees, row.mask, row.positions, places)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packs as the rows of one call, N of L tokens; shorter ones are filled up with tokens that see only themselves.
+
+    Attributes:
+        ids: int64 [N, L]; 0 in the filling.
+        lengths: int64 [N], without the filling.
+        mask: bool [N, L, L].
+        positions: int64 [dims, N, L].
+        places: int64 [N, M]; 0 where a row has fewer.
+        counts: For each row how many places are its own.
+    """
+
+    ids: Ints
+    lengths: Ints
+    mask: Bools
+    positions: Ints
+    places: Ints
+    counts: Sequence[int]
+
+
+def stack(packs: Sequence[Pack]) -> Rows:
+    """Packs of one tree each, one below the other."""
+    count, length = len(packs), max(len(row.ids) for row in packs)
+    counts = [len(row.places[0]) for row in packs]
+    rows = Rows(
+        np.zeros((count, length), np.int64),
+        np.array([len(row.ids) for row in packs]),
+        np.repeat(np.eye(length, dtype=bool)[None], count, 0),
+        np.zeros((len(packs[0].positions), count, length), np.int64),
+        np.zeros((count, max(counts)), np.int64),
+        counts,
+    )
+    for index, row in enumerate(packs):
+        own = slice(0, len(row.ids))
+        rows.ids[index, own] = row.ids
+        rows.mask[index, own, own] = row.mask
+        rows.positions[:, index, own] = row.positions
+        rows.places[index, : counts[index]] = row.places[0]
+    return rows
 
 
 def fork(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
