@@ -150,7 +150,8 @@ def _ours(level: str, threads: int = 1) -> Preprocess:
 def _picture_contenders(pixels: Pixels, levels: Sequence[str]) -> Iterator[Contender]:
     yield Contender("Pillow + NumPy", "whole", lambda: _normalised(_prepared_by_pillow(pixels))[None])
     for level in levels:
-        pre, out = _ours(level), np.empty((1, 3, SIZE, SIZE), np.float32)
+        pre = _ours(level)
+        out = pre([pixels])
         yield Contender(f"rar {level}", "whole", lambda pre=pre, out=out: pre([pixels], out=out))  # type: ignore[misc]
     yield from _hugging_face(pixels)
     yield from _torchvision(pixels)
@@ -245,14 +246,14 @@ def _region_contenders(frame: Pixels, boxes: list[Edges], levels: Sequence[str])
         "Gaussian by box": Blur(0.05),
         "no blur": None,
     }
-    out = np.empty((len(boxes), 3, SIZE, SIZE), np.float32)
     for level in levels:
         for name, blur in kinds.items():
             pre = _ours(level)
+            out = pre.regions(frame, boxes, 1.5, blur)
             yield Contender(
                 f"rar {level}, {name}",
                 "whole",
-                lambda pre=pre, blur=blur: pre.regions(frame, boxes, 1.5, blur, out=out),  # type: ignore[misc]
+                lambda pre=pre, blur=blur, out=out: pre.regions(frame, boxes, 1.5, blur, out=out),  # type: ignore[misc]
             )
 
 
@@ -270,10 +271,10 @@ def _crop_contenders(crops: list[Pixels], levels: Sequence[str]) -> Iterator[Con
         return np.stack([_normalised(np.asarray(crop)) for crop in resized])
 
     yield Contender("Pillow + NumPy", "whole", by_pillow)
-    out = np.empty((len(crops), 3, SIZE, SIZE), np.float32)
     for level in levels:
         pre = _ours(level)
-        yield Contender(f"rar {level}", "whole", lambda pre=pre: pre(crops, out=out))  # type: ignore[misc]
+        out = pre(crops)
+        yield Contender(f"rar {level}", "whole", lambda pre=pre, out=out: pre(crops, out=out))  # type: ignore[misc]
 
 
 def _thread_contenders(batch: list[Pixels]) -> Iterator[Contender]:
@@ -282,11 +283,11 @@ def _thread_contenders(batch: list[Pixels]) -> Iterator[Contender]:
         "whole",
         lambda: np.stack([_normalised(_prepared_by_pillow(pixels)) for pixels in batch]),
     )
-    out = np.empty((len(batch), 3, SIZE, SIZE), np.float32)
     threads = 1
     while threads <= (os.cpu_count() or 1):
         pre = _ours("", threads)
-        yield Contender(f"rar, {threads} threads", "whole", lambda pre=pre: pre(batch, out=out))  # type: ignore[misc]
+        out = pre(batch)
+        yield Contender(f"rar, {threads} threads", "whole", lambda pre=pre, out=out: pre(batch, out=out))  # type: ignore[misc]
         threads *= 2
 
 

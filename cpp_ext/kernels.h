@@ -47,6 +47,8 @@ struct RowTarget {
     void* channel[kChannels];
     PixelType type;
     const Scaling* scaling;  // not for uint8
+    // Past the caches: float planes that start at a cache line, in results too large to be still there when read.
+    bool streamed;
 };
 
 // One pass of a box filter of fractional radius, in 24-bit fixed point: whole pixels up to `radius` away weigh
@@ -77,9 +79,13 @@ struct Kernels {
     void (*horizontal)(const std::uint8_t* strip, const PackedWeights& weights, std::int64_t width,
                        std::uint8_t* const* groups);
 
-    // Sums `count` row groups of padded width `width` along y and writes columns [first, last).
+    // Sums `count` row groups of padded width `width` along y and writes columns [first, last). `first` is 0 where
+    // the target is streamed.
     void (*vertical)(const std::uint8_t* const* groups, std::int64_t count, const std::uint32_t* words,
                      std::int64_t width, std::int64_t first, std::int64_t last, const RowTarget& target);
+
+    // Ends the writing of streamed rows: other threads see them.
+    void (*settle)();
 
     BoxPass box_pass;
 };

@@ -133,6 +133,16 @@ struct Isa {
         }
     }
 
+    static void stream_floats(__m256 values, float* out, int count) {
+        if (count == kLanes) {
+            _mm256_stream_ps(out, values);
+        } else {
+            write_floats(values, out, count);
+        }
+    }
+
+    static void settle() { _mm_sfence(); }
+
     static void write_halves(__m256 values, std::uint16_t* out, int count) {
         alignas(16) std::uint16_t halves[8];
         _mm_store_si128(reinterpret_cast<__m128i*>(halves),

@@ -153,9 +153,17 @@ struct Isa {
 
     static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 
-    static void write_floats(__m512 values, float* out, int count) {
-        _mm512_mask_storeu_ps(out, first(count), values);
+    static void write_floats(__m512 values, float* out, int count) { _mm512_mask_storeu_ps(out, first(count), values); }
+
+    static void stream_floats(__m512 values, float* out, int count) {
+        if (count == kLanes) {
+            _mm512_stream_ps(out, values);
+        } else {
+            write_floats(values, out, count);
+        }
     }
+
+    static void settle() { _mm_sfence(); }
 
     static void write_halves(__m512 values, std::uint16_t* out, int count) {
         _mm256_mask_storeu_epi16(out, first(count),

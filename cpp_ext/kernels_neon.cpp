@@ -97,6 +97,10 @@ struct Isa {
         __builtin_memcpy(out, floats, static_cast<std::size_t>(count) * sizeof floats[0]);
     }
 
+    // There is no such store.
+    static void stream_floats(float32x4_t values, float* out, int count) { write_floats(values, out, count); }
+    static void settle() {}
+
     static void write_halves(float32x4_t values, std::uint16_t* out, int count) {
         std::uint16_t halves[4];
         vst1_u16(halves, vreinterpret_u16_f16(vcvt_f16_f32(values)));

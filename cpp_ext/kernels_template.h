@@ -82,7 +82,14 @@ void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::
         return;
     }
     const auto planes = [&](const auto& normalise) {
-        if (target.type == PixelType::kFloat32) {
+        if (target.streamed) {
+            run([&](const Isa::Vector* rgb, std::int64_t x, int n) {
+                for (int channel = 0; channel < kChannels; ++channel) {
+                    Isa::stream_floats(normalise(rgb[channel], channel),
+                                       static_cast<float*>(target.channel[channel]) + x, n);
+                }
+            });
+        } else if (target.type == PixelType::kFloat32) {
             run([&](const Isa::Vector* rgb, std::int64_t x, int n) {
                 for (int channel = 0; channel < kChannels; ++channel) {
                     Isa::write_floats(normalise(rgb[channel], channel),
@@ -128,5 +135,5 @@ void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* st
 
 #include "box_pass_template.h"
 
-const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kWords, Isa::pack_weights,
-                       turn,       horizontal,  vertical,    box_pass_lines};
+const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kWords, Isa::pack_weights, turn,
+                       horizontal, vertical,    Isa::settle, box_pass_lines};

@@ -8,6 +8,8 @@
 namespace rar {
 namespace {
 
+constexpr std::uintptr_t kLine = 64;
+
 // IEEE float32 to float16, to nearest, ties to even, as the conversion instructions do it.
 std::uint16_t to_half(float value) {
     std::uint32_t bits;
@@ -54,11 +56,14 @@ Normalizer::Normalizer(const std::array<double, kChannels>& mean, const std::arr
 }
 
 RowTarget Canvas::at(std::int64_t x, std::int64_t y) const {
-    if (type == PixelType::kUint8) return {{data + (y * width + x) * kChannels, nullptr, nullptr}, type, nullptr};
+    if (type == PixelType::kUint8)
+        return {{data + (y * width + x) * kChannels, nullptr, nullptr}, type, nullptr, false};
     const std::int64_t item = type == PixelType::kFloat32 ? sizeof(float) : sizeof(std::uint16_t);
-    RowTarget target{{}, type, &normalizer->scaling};
+    RowTarget target{{}, type, &normalizer->scaling, streamed && type == PixelType::kFloat32};
     for (int channel = 0; channel < kChannels; ++channel) {
-        target.channel[channel] = data + ((channel * height + y) * width + x) * item;
+        std::uint8_t* const plane = data + ((channel * height + y) * width + x) * item;
+        target.channel[channel] = plane;
+        target.streamed &= reinterpret_cast<std::uintptr_t>(plane) % kLine == 0;
     }
     return target;
 }

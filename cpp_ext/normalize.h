@@ -29,6 +29,7 @@ struct Canvas {
     PixelType type;
     const Normalizer* normalizer;    // not for uint8
     const Wanted* wanted = nullptr;  // what of it has to be written; null for all
+    bool streamed = false;           // past the caches where rows allow it; see RowTarget
 
     RowTarget at(std::int64_t x, std::int64_t y) const;
 };

@@ -10,6 +10,9 @@ namespace {
 // A picture smaller than this is one task: splitting it costs more than it saves.
 constexpr std::int64_t kSplitPixels = 1 << 18;
 
+// Results this large are streamed past the caches, which could not hold them until they are read. (Bytes.)
+constexpr std::int64_t kStreamedBytes = 16 << 20;
+
 }  // namespace
 
 // Rows [first, last) of one result.
@@ -26,17 +29,24 @@ Preprocessor::Preprocessor(const Settings& settings, const Normalizer& normalize
       axes_(kernels, settings.filter),
       pool_(threads) {}
 
-Canvas Preprocessor::canvas(std::uint8_t* out, PixelType type, std::size_t index) const {
+Canvas Preprocessor::canvas(std::uint8_t* out, PixelType type, std::size_t index, std::size_t count) const {
     const std::int64_t item = type == PixelType::kFloat32 ? sizeof(float) : sizeof(std::uint16_t);
     const std::int64_t bytes = kChannels * settings_.size * settings_.size * item;
-    return {out + static_cast<std::int64_t>(index) * bytes, settings_.size, settings_.size, type, &normalizer_};
+    return {out + static_cast<std::int64_t>(index) * bytes,
+            settings_.size,
+            settings_.size,
+            type,
+            &normalizer_,
+            nullptr,
+            static_cast<std::int64_t>(count) * bytes >= kStreamedBytes};
 }
 
 void Preprocessor::run(const std::vector<ImageView>& images, std::uint8_t* out, PixelType type) {
     const std::vector<Band> tasks = bands(images);
     pool_.run(tasks.size(), [&](std::size_t i) {
         const Band& band = tasks[i];
-        prepare(images[band.image], nullptr, settings_.fit, band.first, band.last, canvas(out, type, band.image));
+        prepare(images[band.image], nullptr, settings_.fit, band.first, band.last,
+                canvas(out, type, band.image, images.size()));
     });
 }
 
@@ -46,7 +56,7 @@ void Preprocessor::run_regions(const ImageView& frame, const std::vector<Region>
     pool_.run(regions.size(), [&](std::size_t i) {
         const Layers layers = compose(kernels_, frame, regions[i], style, shared[i].get());
         prepare(layers.below, layers.overlay ? &*layers.overlay : nullptr, fit, 0, settings_.size,
-                canvas(out, type, i));
+                canvas(out, type, i, regions.size()));
     });
 }
 

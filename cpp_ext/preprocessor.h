@@ -51,7 +51,8 @@ private:
     struct Band;
 
     Plan plan_for(const ImageView& image, Fit fit);
-    Canvas canvas(std::uint8_t* out, PixelType type, std::size_t index) const;
+    // The place of result `index` of `count`.
+    Canvas canvas(std::uint8_t* out, PixelType type, std::size_t index, std::size_t count) const;
     std::vector<Band> bands(const std::vector<ImageView>& images) const;
     std::vector<std::shared_ptr<const SharedBlur>> blur_shared(const ImageView& frame,
                                                                const std::vector<Region>& regions,

@@ -77,6 +77,7 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Overla
             canvas.wanted->runs(top + i, left, left + x.size(), write);
         }
     }
+    if (canvas.streamed) kernels.settle();
 }
 
 }  // namespace rar

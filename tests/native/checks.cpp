@@ -140,8 +140,8 @@ void wanted_parts_come_in_runs() {
     };
     for (std::int64_t y = 0; y < 50; ++y) CHECK(runs(y, 0, 100).empty());
     wanted.add({40, 20, 45, 21});
-    wanted.add({60, 20, 60, 40});     // empty
-    wanted.add({-9, -9, 0, 50});      // outside
+    wanted.add({60, 20, 60, 40});      // empty
+    wanted.add({-9, -9, 0, 50});       // outside
     wanted.add({90, 49, 1000, 1000});  // partly outside
     CHECK(runs(0, 0, 100).empty());
     const auto one = runs(20, 0, 100);

@@ -61,6 +61,24 @@ def test_squash_of_any_size_equals_pillow(level: str, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("size", "fit"), [(224, "squash"), (224, "pad"), (250, "crop"), (256, "squash")])
+@pytest.mark.parametrize("misaligned", [0, 4])
+def test_results_too_large_for_the_caches_are_the_same(
+    level: str, threads: int, size: int, fit: str, misaligned: int
+) -> None:
+    pictures = [picture(60, 50 + i, i) for i in range(29)]
+    pre = preprocess(level, size, fit=fit, threads=threads, fill=(9, 8, 7))
+    alone = np.concatenate([pre([pixels]) for pixels in pictures])
+    memory = np.empty(alone.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + misaligned
+    out = memory[start : start + alone.nbytes].view(np.float32).reshape(alone.shape)
+    np.testing.assert_array_equal(pre(pictures, out=out), alone)
+    np.testing.assert_array_equal(pre(pictures), alone)
+    np.testing.assert_array_equal(pre(pictures, dtype=np.float16), alone.astype(np.float16))
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize(("height", "width"), [(2000, 1801), (1500, 300), (277, 1999), (1080, 1920)])
 def test_large_pictures_equal_pillow(level: str, name: str, height: int, width: int) -> None:
