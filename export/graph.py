@@ -77,6 +77,10 @@ def export_onnx(
     kept = [info for info in model.graph.value_info if info.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
+    # Where in the Python sources each node came from: megabytes, and paths of this machine.
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
+        del item.metadata_props[:]
     onnx.save(model, str(path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rar.runtime.images import load_image
 
 from ..photos import package_photos
 from . import parity
+from .adapter import merge
 from .graphs import GRAPHS, export_graph
 from .model import Mllm
 from .prompt import compare_tokens, prompt_settings, read_prompt
@@ -52,7 +54,7 @@ def export_mllm(
     """
     if bundles.exists(out) and "mllm" in bundles.Bundle.open(out).components:
         raise ExportError(f"{out}: holds an MLLM already; name a new folder")
-    merged, modes = None, None
+    merged, modes = merge(mllm, adapter, precision == "int4") if adapter is not None else (None, None)
     settings = prompt_settings(mllm, modes)
     prompt = read_prompt(settings, mllm.tokenizer)
     pictures = _photos(mllm) if pictures is None else pictures
@@ -67,9 +69,12 @@ def export_mllm(
                 export_graph(mllm, name, full := Path(scratch) / f"{name}.onnx")
                 bar.update()
                 bar.set_description(f"{name} to {precision}")
-                schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision)
+                samples = partial(parity.samples, mllm, name, prompt, cases)
+                schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision, samples)
                 bar.update()
-        graphs = parity.Graphs(staging.folder, mllm, fp16="fp16" in schemes.values())
+        graphs = parity.Graphs(
+            staging.folder, mllm, fp16=any(scheme["scheme"] == "fp16" for scheme in schemes.values())
+        )
         checks["logits"] = parity.compare(graphs, prompt, cases, precision)
         mllm.tokenizer.save(str(staging.folder / "tokenizer.json"))
         write_json(staging.folder / "prompt.json", settings)
@@ -78,7 +83,8 @@ def export_mllm(
         staging.info.update(
             source=mllm.source,
             architecture=mllm.architecture,
-            precision=schemes,
+            precision={name: scheme.pop("scheme") for name, scheme in schemes.items()},
+            measured={name: scheme for name, scheme in schemes.items() if scheme},
             vision_input=mllm.vision_input,
             **parity.info(mllm),
             parity=checks,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -78,19 +78,11 @@ class Graphs:
             positions: int64 [dims, L].
             past: What an earlier pass returned.
         """
-        decoder, length = self.mllm.decoder, len(embeds)
-        past = past or [np.zeros((1, decoder.kv_heads, 0, decoder.head_dim), np.float32)] * (2 * decoder.layers)
-        before = past[0].shape[2]
-        outputs = self.decoder.run(
-            {
-                "inputs_embeds": embeds[None],
-                "attention_mask": np.tri(length, before + length, before, dtype=bool)[None, None],
-                "position_ids": positions[:, None] if decoder.position_dims > 1 else positions,
-                "logit_positions": np.arange(length)[None],
-                **dict(zip(decoder.names("past_key_values"), past, strict=True)),
-            }
-        )
-        new = [outputs[name] for name in decoder.names("present")]
+        inputs = decoder_inputs(self.mllm, embeds, positions, past)
+        outputs = self.decoder.run(inputs)
+        names = self.mllm.decoder.names
+        past = [inputs[name] for name in names("past_key_values")]
+        new = [outputs[name] for name in names("present")]
         return cast(Floats, outputs["logits"][0]), [
             np.concatenate([old, fresh], 2) for old, fresh in zip(past, new, strict=True)
         ]
@@ -120,6 +112,43 @@ def make_cases(mllm: Mllm, prompt: Prompt, pictures: Floats) -> list[Case]:
         greedy = tokens[len(ids) if "input_ids" in inputs else 0 :].tolist()
         cases.append(Case(ids, pixels, logits, greedy))
     return cases
+
+
+def samples(mllm: Mllm, name: str, prompt: Prompt, cases: Sequence[Case]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """What a graph is given on the cases' prompts and pictures; nothing for `embed`."""
+    for case in cases if name != "embed" else ():
+        pixels = torch.from_numpy(case.pixels)[None]
+        if name == "vision":
+            yield {mllm.vision_input: pixels.numpy()}
+            continue
+        text = case.ids != PICTURE
+        with torch.inference_mode():
+            embeds = mllm.embed(torch.from_numpy(np.where(text, case.ids, 0))[None])[0].numpy().copy()
+            embeds[~text] = mllm.vision(pixels)[0].numpy()
+        yield decoder_inputs(mllm, embeds, prompt.positions.count(case.ids.tolist(), 0)[0])
+
+
+def decoder_inputs(
+    mllm: Mllm, embeds: Floats, positions: npt.NDArray[np.int64], past: Sequence[Floats] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """The decoder's inputs for one causal pass with all logits.
+
+    Args:
+        mllm: The model.
+        embeds: float32 [L, D].
+        positions: int64 [dims, L].
+        past: Keys and values of the tokens before.
+    """
+    decoder, length = mllm.decoder, len(embeds)
+    past = past or [np.zeros((1, decoder.kv_heads, 0, decoder.head_dim), np.float32)] * (2 * decoder.layers)
+    before = past[0].shape[2]
+    return {
+        "inputs_embeds": embeds[None],
+        "attention_mask": np.tri(length, before + length, before, dtype=bool)[None, None],
+        "position_ids": positions[:, None] if decoder.position_dims > 1 else positions,
+        "logit_positions": np.arange(length)[None],
+        **dict(zip(decoder.names("past_key_values"), past, strict=True)),
+    }
 
 
 def compare(graphs: Graphs, prompt: Prompt, cases: Sequence[Case], precision: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def prompt_settings(mllm: Mllm, modes: Mapping[str, Mapping[str, str]] | None = 
     Raises:
         ExportError: A letter is more than one token, or the modes are malformed.
     """
-    texts: Mapping[str, Mapping[str, str]] = {**MODES} if modes is None else modes
+    texts = {str(mode): parts for mode, parts in MODES.items()} if modes is None else modes
     settings: dict[str, Any] = {
         "template": list(mllm.template),
         "lead": mllm.lead,
