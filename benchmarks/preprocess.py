@@ -2,12 +2,14 @@
 
 Every contender gets the same decoded picture and, but for the row of threads, one thread. `whole` makes the model's
 float32 input; `resize` only resizes and crops, in uint8. Contenders take turns within each round, so that a
-machine that slows down slows all of them. Those that are not installed are left out.
+machine that slows down slows all of them. Those that are not installed are left out. `draft` is `load_image` with
+JPEGs decoded at a fraction of their size.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from rar.runtime.errors import InputError
+from rar.runtime.images import load_image
 from rar.runtime.preprocess import Preprocess, native_features
 from rar.runtime.regions import Blur, Edges, grown
 
@@ -32,6 +35,7 @@ SIZE = 224
 MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
 STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 PICTURES = {"348x348": (348, 348), "512x512": (512, 512), "1080p": (1080, 1920), "4K": (2160, 3840)}
+JPEGS = {"1080p": PICTURES["1080p"], "4K": PICTURES["4K"]}
 REGIONS = (1, 8, 32, 128)
 CROPS = 60
 BATCH = 32
@@ -92,6 +96,12 @@ def run(args: argparse.Namespace) -> int:
     batch = [photo(chance, 512, 512) for _ in range(BATCH)]
     tables["threads"] = _measure(list(_thread_contenders(batch)), args, None)
     _print(f"batch of {BATCH}, 512x512, threads", tables["threads"])
+    for name, (height, width) in JPEGS.items():
+        content = _as_jpeg(photo(chance, height, width))
+        decoded = np.asarray(Image.open(io.BytesIO(content)))
+        rows = _measure(list(_jpeg_contenders(content)), args, _prepared_by_pillow(decoded))
+        tables[f"JPEG {name}"] = rows
+        _print(f"JPEG of {name} -> {SIZE}, decoding included", rows)
     report.write(
         {"environment": report.environment(1), "simd": levels, "memcpy_gigabytes_per_second": copy, "tables": tables},
         args.out,
@@ -217,6 +227,23 @@ def _opencv(pixels: Pixels) -> Iterator[Contender]:
                 top : top + SIZE, left : left + SIZE
             ],
         )
+
+
+def _as_jpeg(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _jpeg_contenders(content: bytes) -> Iterator[Contender]:
+    def by_pillow() -> Floats:
+        with Image.open(io.BytesIO(content)) as image:
+            return _normalised(_prepared_by_pillow(np.asarray(image.convert("RGB"))))[None]
+
+    yield Contender("Pillow + NumPy", "whole", by_pillow)
+    pre = _ours("")
+    yield Contender("rar", "whole", lambda: pre([load_image(content)]))
+    yield Contender("rar, draft", "whole", lambda: pre([load_image(content, draft=SIZE)]))
 
 
 def _random_boxes(chance: np.random.Generator, count: int, frame: Pixels) -> list[Edges]:

@@ -20,6 +20,7 @@ def arguments(*given: str) -> argparse.Namespace:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocess, "PICTURES", {"small": (250, 300)})
+    monkeypatch.setattr(preprocess, "JPEGS", {"small": (900, 950)})
     monkeypatch.setattr(preprocess, "REGIONS", (2,))
     monkeypatch.setattr(preprocess, "CROPS", 2)
     monkeypatch.setattr(preprocess, "BATCH", 2)
@@ -31,10 +32,13 @@ def test_writes_every_table_and_ours_equals_pillow(tmp_path: Path, capsys: pytes
     out = tmp_path / "results" / "preprocess.json"
     assert preprocess.run(arguments("--rounds", "1", "--seconds", "1e-4", "--out", str(out))) == 0
     result = json.loads(out.read_text())
-    assert set(result["tables"]) == {"small", "2 regions of 1080p", "crops", "threads"}
+    assert set(result["tables"]) == {"small", "2 regions of 1080p", "crops", "threads", "JPEG small"}
     ours = [row for row in result["tables"]["small"] if row["contender"].startswith("rar")]
     assert ours
     assert all(row["difference_max"] == 0 for row in ours)
+    plain, drafted = result["tables"]["JPEG small"][1:]
+    assert plain["difference_max"] == 0
+    assert 0 < drafted["difference_mean"] < 5
     assert "small -> 224" in capsys.readouterr().out
 
 

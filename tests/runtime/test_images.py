@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -360,6 +361,94 @@ class TestBroken:
             assert loaded.ndim == 3
 
         check()
+
+
+class TestDraft:
+    """JPEGs decoded at a fraction of their size."""
+
+    @pytest.mark.parametrize(
+        ("draft", "divisor"), [(1, 8), (30, 8), (31, 4), (60, 4), (61, 2), (120, 2), (121, 1), (10**9, 1)]
+    )
+    def test_both_sides_stay_at_least_twice_as_long(self, draft: int, divisor: int) -> None:
+        content = encoded(Image.fromarray(gradient(480, 963)), "JPEG", quality=95)
+        loaded = load_image(content, draft=draft)
+        assert loaded.shape == (480 // divisor, -(-963 // divisor), 3)
+        whole = load_image(content)
+        if divisor == 1:
+            np.testing.assert_array_equal(loaded, whole)
+        small = np.asarray(Image.fromarray(whole).resize(loaded.shape[1::-1], Image.Resampling.BOX))
+        assert np.abs(loaded.astype(int) - small).mean() < 8  # of the blue saw's edges
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_every_kind_of_jpeg(self, mode: str, progressive: bool) -> None:
+        content = encoded(
+            Image.fromarray(gradient(256, 320)).convert(mode), "JPEG", progressive=progressive, quality=95
+        )
+        whole = load_image(content)
+        loaded = load_image(content, draft=32)
+        assert loaded.shape == (64, 80, 3)
+        small = np.asarray(Image.fromarray(whole).resize((80, 64), Image.Resampling.BOX))
+        assert np.abs(loaded.astype(int) - small).mean() < 4
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_is_applied(self, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.fromarray(gradient(256, 320)), "JPEG", quality=95, exif=exif)
+        whole = load_image(content)
+        loaded = load_image(content, draft=32)
+        assert loaded.shape == ((64, 80, 3) if orientation < 5 else (80, 64, 3))
+        small = np.asarray(Image.fromarray(whole).resize(loaded.shape[1::-1], Image.Resampling.BOX))
+        assert np.abs(loaded.astype(int) - small).mean() < 4
+
+    @pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"JPEG"}))
+    def test_other_formats_are_decoded_whole(self, kind: str) -> None:
+        content = encoded(Image.fromarray(gradient(64, 96)), kind)
+        np.testing.assert_array_equal(load_image(content, draft=4), load_image(content))
+
+    def test_arrays_and_images_are_left_as_they_are(self) -> None:
+        pixels = gradient(64, 96)
+        assert load_image(pixels, draft=4) is pixels
+        with Image.open(io.BytesIO(encoded(Image.fromarray(pixels), "JPEG"))) as image:
+            assert load_image(image, draft=4).shape == pixels.shape
+            assert image.size == (96, 64)
+
+    def test_the_limit_is_that_of_the_full_size(self) -> None:
+        content = encoded(Image.fromarray(gradient(256, 320)), "JPEG")
+        assert load_image(content, max_pixels=256 * 320, draft=8).shape == (32, 40, 3)
+        with pytest.raises(ImageError, match="320x256 is over the limit"):
+            load_image(content, max_pixels=256 * 320 - 1, draft=8)
+
+    @pytest.mark.parametrize("draft", [None, 1, 224])
+    @pytest.mark.parametrize("side", [10_001, 65_500, 65_535])
+    def test_a_bomb_is_refused_before_it_is_decoded(self, side: int, draft: int | None) -> None:
+        content = bytearray(encoded(Image.fromarray(gradient(16, 16)), "JPEG"))
+        at = content.index(b"\xff\xc0") + 5  # height and width in the frame's header
+        content[at : at + 4] = struct.pack(">HH", side, side)
+        tracemalloc.start()
+        with pytest.raises(ImageError, match=f"{side}x{side} is over the limit|decompression bomb"):
+            load_image(bytes(content), draft=draft)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+    @pytest.mark.parametrize("draft", [None, 8])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_jpeg_cut_anywhere_is_an_image_error(
+        self, draft: int | None, progressive: bool, noise: Callable[..., Pixels]
+    ) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        content = encoded(Image.fromarray(noise(64, 64)), "JPEG", progressive=progressive, exif=exif)
+        assert load_image(content, draft=draft).shape[2] == 3
+        for length in range(0, len(content) - 2, 10):  # the last two bytes only say that it ends
+            with pytest.raises(ImageError):
+                load_image(content[:length], draft=draft)
+
+    @pytest.mark.parametrize("draft", [0, -1, 2.0, True, "224"])
+    def test_what_is_no_side_is_refused(self, draft: Any) -> None:
+        with pytest.raises(InputError, match="draft must be an integer above zero"):
+            load_image(gradient(), draft=draft)
 
 
 class TestFindImages:
