@@ -10,6 +10,7 @@ Example:
 from .bundle import Bundle
 from .errors import BundleError, ExportError, ImageError, InputError, ProviderError, RarError
 from .memory import Candidate, Memory
+from .mllm.ranker import MllmOptions
 from .preprocess import Preprocess, native_features
 from .recognizer import Recognizer, Result
 from .regions import Blur
@@ -24,6 +25,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "Memory",
+    "MllmOptions",
     "Preprocess",
     "ProviderError",
     "RarError",
