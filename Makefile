@@ -4,7 +4,10 @@ BIN := $(VENV)/bin
 EXTRAS := cpu,export,starter,bench,dev
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+WHEEL := build/wheel
+WHEEL_TESTS := $(addprefix tests/runtime/test_,preprocess.py preprocess_simd.py regions.py)
+
+.PHONY: demo test lint wheel clean
 
 # Builds the starter bundle once, then recognises the photos that scikit-image and scikit-learn ship.
 demo: $(READY)
@@ -18,6 +21,19 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p rar.runtime -p rar.export -p rar.benchmarks
+
+# The wheel as it is shipped, in an environment of its own, held to each instruction set that this processor has:
+# AVX2 and scalar code are then what runs where AVX-512 is.
+wheel:
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip wheel --quiet --progress-bar off --no-deps --wheel-dir $(WHEEL) .
+	$(WHEEL)/venv/bin/pip install --quiet --progress-bar off $(WHEEL)/*.whl pytest hypothesis scipy
+	for level in $$($(WHEEL)/venv/bin/python -c \
+		"from rar.runtime import native_features; print(*native_features()['available'])"); do \
+		echo "wheel, RAR_SIMD=$$level"; \
+		RAR_SIMD=$$level $(WHEEL)/venv/bin/python -m pytest -q --noconftest $(WHEEL_TESTS) || exit 1; \
+	done
 
 $(READY): pyproject.toml setup.py $(wildcard cpp_ext/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
