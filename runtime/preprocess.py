@@ -205,8 +205,9 @@ class Preprocess:
         """Prepares pictures of any sizes.
 
         Args:
-            images: uint8 [H, W, 3] each, RGB. Views with packed rows, such as `image[y0:y1, x0:x1]`, are read
-                where they are; other strides are copied.
+            images: uint8 [H, W, 3] each, RGB, as `rar.runtime.images.load_image` gives them; its `draft` decodes
+                large JPEGs sooner, but the result no longer equals Pillow's. Views with packed rows, such as
+                `image[y0:y1, x0:x1]`, are read where they are; other strides are copied.
             out: float32 or float16 [N, 3, size, size] to write to, C-contiguous; None for a new array. Large ones
                 are written faster where they start at a multiple of 64 bytes, as new ones do.
             dtype: np.float32 or np.float16; None for `out`'s, else float32.
