@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rar.runtime.cli import guard
 from rar.runtime.errors import ExportError, InputError
+
+from .finetune.options import FinetuneOptions
 
 _SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (relative to the file) and `label`"
 
@@ -114,6 +117,40 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
     memory.set_defaults(run=_memory)
 
+    finetune = commands.add_parser(
+        "finetune",
+        help="teaches an MLLM to rank what retrieval finds, by LoRA",
+        description="RAR's ranking fine-tune: lists of candidates from disjoint halves of labelled pictures, and LoRA "
+        "(with the projector, for the starter) trained to put the true class first. A run that was cut off goes on "
+        "where it stood. The result is for `rar-export mllm --adapter`. Needs the extra export.",
+    )
+    finetune.add_argument("out", metavar="OUT", help="folder of the adapter, its training set and its log")
+    finetune.add_argument("--bundle", metavar="BUNDLE", required=True, help="the encoder that will retrieve")
+    finetune.add_argument("--images", metavar="SRC", required=True, action="append", help=f"{_SOURCE}; may be repeated")
+    finetune.add_argument("--val", metavar="SRC", help="held-out pictures, for the log")
+    finetune.add_argument("--model", default="starter", help="as for mllm (default: %(default)s)")
+    finetune.add_argument(
+        "--objective",
+        nargs="+",
+        choices=["likelihood", "choice", "generate"],
+        default=["likelihood"],
+        help="what is trained, a batch of each in turn (default: likelihood; the paper's is generate)",
+    )
+    finetune.add_argument("--prompts", metavar="FILE", help="JSON of {mode: {instruction, question, answer}}")
+    for flag, kind, text in (
+        ("--k", int, "candidates a list"),
+        ("--neighbours", int, "ranking that the lists are windows of"),
+        ("--epochs", float, "passes over the lists"),
+        ("--batch", int, "lists a step"),
+        ("--lr", float, "peak learning rate of the LoRA"),
+        ("--projector-lr", float, "peak learning rate of the starter's projector"),
+        ("--rank", int, "LoRA's r"),
+        ("--seed", int, "of everything random"),
+    ):
+        default = getattr(FinetuneOptions, flag[2:].replace("-", "_"))
+        finetune.add_argument(flag, type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})")
+    finetune.set_defaults(run=_finetune)
+
     inspect = commands.add_parser(
         "inspect",
         help="what a bundle holds: parts, sizes, precision, parity, memory",
@@ -212,6 +249,39 @@ def _memory(args: argparse.Namespace) -> None:
         raise
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
+
+
+def _finetune(args: argparse.Namespace) -> None:
+    import json
+
+    from rar.runtime.bundle import Bundle
+    from rar.runtime.clip import Clip
+
+    from . import labelled
+    from .finetune.train import finetune
+    from .mllm import source
+
+    try:
+        modes = json.loads(labelled.read_text(Path(args.prompts))) if args.prompts else None
+    except ValueError as error:
+        raise InputError(f"{args.prompts}: not JSON ({error})") from error
+    options = FinetuneOptions(
+        objectives=tuple(args.objective),
+        modes=modes,
+        k=args.k,
+        neighbours=args.neighbours,
+        epochs=args.epochs,
+        batch=args.batch,
+        lr=args.lr,
+        projector_lr=args.projector_lr,
+        rank=args.rank,
+        seed=args.seed,
+    )
+    sources = [labelled.read_images(images) for images in args.images]
+    held_out = labelled.read_images(args.val) if args.val else []
+    clip = Clip(Bundle.open(args.bundle))
+    folder = finetune(source.load(args.model), clip, sources, args.out, options, held_out)
+    print(f"{folder}: done; use it with: rar-export mllm BUNDLE --model {args.model} --adapter {folder}")
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -72,9 +72,9 @@ def export_clip(
         scheme = {}
         # Where the tokenizer pads to the longest text and not to a fixed length, the graph takes any length.
         any_length = encoder.tokenizer.padding["length"] is None
-        for name, module, example, input_name, output_name, dynamic_length in (
-            ("visual", encoder.visual, pixels, "pixel_values", "image_embeds", False),
-            ("text", encoder.text, ids, "input_ids", "text_embeds", any_length),
+        for name, module, example, input_name, outputs, dynamic_length in (
+            ("visual", encoder.visual, pixels, "pixel_values", encoder.visual_outputs, False),
+            ("text", encoder.text, ids, "input_ids", ["text_embeds"], any_length),
         ):
             bar.set_description(f"{name} to ONNX")
             full, final = Path(scratch) / f"{name}.onnx", staging.folder / f"{name}.onnx"
@@ -83,14 +83,17 @@ def export_clip(
                 [torch.from_numpy(example)],
                 full,
                 inputs=[input_name],
-                outputs=[output_name],
+                outputs=outputs,
                 dynamic=[(0, 1) if dynamic_length else (0,)],
             )
             bar.update()
             bar.set_description(f"{name} to {precision}")
             scheme[name] = graph.convert(full, final, precision, _calibration(encoder, calibrating))
             bar.update()
-        result["visual"] = parity.compare_visual(encoder, staging.folder / "visual.onnx", comparing, precision)
+        found = parity.compare_visual(encoder, staging.folder / "visual.onnx", comparing, precision)
+        result["visual"] = found["image_embeds"]
+        if "image_features" in found:
+            result["features"] = found["image_features"]
         result["text"] = parity.compare_text(encoder, staging.folder / "text.onnx", precision)
         encoder.tokenizer.save(str(staging.folder / "tokenizer.json"))
         write_json(staging.folder / "preprocess.json", encoder.preprocess.to_dict())

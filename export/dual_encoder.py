@@ -38,7 +38,7 @@ class DualEncoder:
 
     Attributes:
         source: Where it came from, for the record.
-        visual: float32 [N, 3, S, S] -> float32 [N, d], L2-normalised.
+        visual: float32 [N, 3, S, S] -> float32 [N, d], L2-normalised; and the other `visual_outputs`.
         text: int64 [N, L] -> float32 [N, d], L2-normalised.
         preprocess: The model's own picture preparation, in the runtime's form.
         tokenizer: The model's own tokenizer with its truncation and padding, in the runtime's form.
@@ -46,6 +46,7 @@ class DualEncoder:
         reference_preprocess: The model's own preparation of one picture: float32 [3, S, S].
         reference_tokenize: The model's own tokenizer: int64 [N, L].
         templates: Prompt templates for class names.
+        visual_outputs: What `visual` returns; `image_features`, float32 [N, t, C], is for an MLLM that sees by them.
     """
 
     source: str
@@ -57,6 +58,7 @@ class DualEncoder:
     reference_preprocess: Callable[[Image.Image], npt.NDArray[np.float32]]
     reference_tokenize: Callable[[Sequence[str]], npt.NDArray[np.int64]]
     templates: tuple[str, ...] = TEMPLATES
+    visual_outputs: tuple[str, ...] = ("image_embeds",)
 
     def runtime_tokenizer(self) -> Tokenizer:
         """The tokenizer as the runtime will run it."""

@@ -48,8 +48,8 @@ class Cosines:
 
 def compare_visual(
     encoder: DualEncoder, graph: Path, pictures: Sequence[Path], precision: Precision
-) -> dict[str, float | int]:
-    """Compares the visual graph with its module on pictures prepared by the runtime.
+) -> dict[str, dict[str, float | int]]:
+    """Compares the visual graph with its module on pictures prepared by the runtime, output by output.
 
     Raises:
         ExportError: A cosine is below the limit of the precision.
@@ -57,13 +57,21 @@ def compare_visual(
     import torch
 
     session = OnnxSession(graph, "cpu", fp16=precision == "fp16")
-    source, exported = [], []
+    names = encoder.visual_outputs
+    source: dict[str, list[Any]] = {name: [] for name in names}
+    exported: dict[str, list[Any]] = {name: [] for name in names}
     for path in pictures:
         pixels = encoder.preprocess([load_image(path)])
         with torch.inference_mode():
-            source.append(encoder.visual(torch.from_numpy(pixels)).numpy())
-        exported.append(session.run({"pixel_values": pixels})["image_embeds"])
-    return _check("visual", np.concatenate(source), np.concatenate(exported), precision)
+            found = encoder.visual(torch.from_numpy(pixels))
+        graphs = session.run({"pixel_values": pixels})
+        for name, value in zip(names, found if isinstance(found, tuple) else (found,), strict=True):
+            source[name].append(value.flatten(1).numpy())
+            exported[name].append(graphs[name].reshape(1, -1))
+    return {
+        name: _check(f"visual {name}", np.concatenate(source[name]), np.concatenate(exported[name]), precision)
+        for name in names
+    }
 
 
 def compare_text(encoder: DualEncoder, graph: Path, precision: Precision) -> dict[str, float | int]:

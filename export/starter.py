@@ -107,12 +107,14 @@ def load() -> DualEncoder:
             self.network = network
             self.names = torch.nn.Buffer(vectors.clone())
 
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            pooled = self.network.extract_features(pixels).mean((2, 3))
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            # In 3 x 3 equal parts, which is what the MLLM sees; the mean over them is the classifier's own pooling.
+            parts = torch.nn.functional.avg_pool2d(self.network.extract_features(pixels), 3).flatten(2).transpose(1, 2)
+            pooled = parts.mean(1)
             likely = torch.softmax(_SHARPEN * self.network._fc(pooled), -1)
             seen = torch.nn.functional.normalize(pooled, dim=-1) * (1 - _TEXT_SHARE) ** 0.5
             meant = torch.nn.functional.normalize(likely @ self.names, dim=-1) * _TEXT_SHARE**0.5
-            return torch.cat([seen, meant], -1)
+            return torch.cat([seen, meant], -1), parts
 
     return DualEncoder(
         source="starter: EfficientNet-Lite2 and all-MiniLM-L6-v2",
@@ -130,6 +132,7 @@ def load() -> DualEncoder:
         clean="none",
         reference_preprocess=_reference_preprocess,
         reference_tokenize=tokenize,
+        visual_outputs=("image_embeds", "image_features"),
     )
 
 

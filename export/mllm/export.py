@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from rar.runtime import bundle as bundles
+from rar.runtime.clip import Clip
 from rar.runtime.errors import ExportError
 from rar.runtime.files import write_json
 from rar.runtime.images import load_image
@@ -43,7 +44,8 @@ def export_mllm(
         out: The bundle's folder; must not hold an MLLM yet.
         precision: `fp32`, `fp16`, `int8` or `int4`.
         adapter: A folder that `rar-export finetune` wrote.
-        pictures: float32 [n, *vision_shape] to compare on; by default photos that packages ship.
+        pictures: float32 [n, *vision_shape] to compare on; by default photos that packages ship, or the features
+            that the bundle's encoder gives of them.
 
     Returns:
         What was written into the manifest.
@@ -57,7 +59,8 @@ def export_mllm(
     merged, modes = merge(mllm, adapter, precision == "int4") if adapter is not None else (None, None)
     settings = prompt_settings(mllm, modes)
     prompt = read_prompt(settings, mllm.tokenizer)
-    pictures = _photos(mllm) if pictures is None else pictures
+    encoder = _encoder(mllm, out)
+    pictures = _photos(mllm, encoder) if pictures is None else pictures
     checks: dict[str, Any] = {"tokens": compare_tokens(mllm, prompt)}
     cases = parity.make_cases(mllm, prompt, pictures)
     with bundles.stage(out, "mllm") as staging, tqdm(total=2 * len(GRAPHS), disable=None) as bar:
@@ -86,6 +89,7 @@ def export_mllm(
             precision={name: scheme.pop("scheme") for name, scheme in schemes.items()},
             measured={name: scheme for name, scheme in schemes.items() if scheme},
             vision_input=mllm.vision_input,
+            encoder=None if encoder is None else encoder.component("clip").fingerprint,
             **parity.info(mllm),
             parity=checks,
             adapter=merged,
@@ -94,8 +98,34 @@ def export_mllm(
     return staging.info
 
 
-def _photos(mllm: Mllm) -> npt.NDArray[np.float32]:
-    """Real photos as the model sees them, or noise where it takes another encoder's features."""
-    if mllm.preprocess is None:
-        return np.random.default_rng(0).standard_normal((_PICTURES, *mllm.vision_shape), np.float32)
-    return mllm.preprocess([load_image(path) for path in package_photos()[:_PICTURES]])
+def _encoder(mllm: Mllm, out: str | os.PathLike[str]) -> bundles.Bundle | None:
+    """The bundle whose encoder's features the model sees by; None where it sees pixels.
+
+    Raises:
+        ExportError: The bundle has no such encoder.
+    """
+    if mllm.vision_input == "pixel_values":
+        return None
+    if not bundles.exists(out) or "clip" not in (bundle := bundles.Bundle.open(out)).components:
+        raise ExportError(f"{out}: {mllm.source} sees by an encoder's features; build that with `rar-export starter`")
+    return bundle
+
+
+def _photos(mllm: Mllm, encoder: bundles.Bundle | None) -> npt.NDArray[np.float32]:
+    """Real photos as the model sees them.
+
+    Raises:
+        ExportError: The encoder's features are not those the model was made for.
+    """
+    photos = [load_image(path) for path in package_photos()[:_PICTURES]]
+    if mllm.preprocess is not None:
+        return mllm.preprocess(photos)
+    assert encoder is not None  # noqa: S101  # one of the two gives the pictures
+    clip = Clip(encoder, "cpu")
+    _, features = clip.encode(clip.preprocess(photos))
+    if features is None or features.shape[1:] != tuple(mllm.vision_shape):
+        shape = "none" if features is None else list(features.shape[1:])
+        raise ExportError(
+            f"{encoder.root}: its encoder gives {shape} as features; {mllm.source} takes {mllm.vision_shape}"
+        )
+    return features

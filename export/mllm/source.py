@@ -61,13 +61,18 @@ def load(source: str, tiles: int | None = None) -> Mllm:
     """Loads a multimodal LLM through transformers.
 
     Args:
-        source: A folder in the Hugging Face layout, or a hub name.
+        source: A folder in the Hugging Face layout, a hub name, or `starter`.
         tiles: Rows and columns of tiles a picture is cut into, where the model has such; None for one tile.
 
     Raises:
         ExportError: The folder lacks a part, or the model is of another kind.
     """
     import importlib
+
+    if source == "starter":
+        from ..starter_mllm import load_mllm
+
+        return load_mllm()
 
     import torch
     import transformers

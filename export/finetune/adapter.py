@@ -1,0 +1,67 @@
+"""The folder a fine-tuning leaves: LoRA in peft's own form, the projector if it was trained, and its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rar.runtime.files import atomic_file, write_json
+
+from ..mllm.model import Mllm
+
+# The linear layers of Llama's and Qwen2's blocks, by which all supported language models are built.
+_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder holds a finished adapter."""
+    return (folder / "rar.json").exists()
+
+
+def attach(mllm: Mllm, rank: int, dropout: float) -> Any:
+    """Puts LoRA layers into the language model, in place; all else stops learning. Returns peft's view of it."""
+    import peft
+
+    for module in (mllm.vision, mllm.embed, mllm.decoder):
+        module.requires_grad_(False)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=list(_TARGETS), bias="none"
+    )
+    language = peft.get_peft_model(mllm.language, config)
+    if mllm.vision_input == "image_features":
+        mllm.vision.requires_grad_(True)
+    return language
+
+
+def save(
+    folder: Path, mllm: Mllm, language: Any, modes: Mapping[str, Mapping[str, str]], made: Mapping[str, Any]
+) -> None:
+    """Writes the adapter; `rar.json` comes last and makes it complete. Weights are stored in fp16."""
+    import peft
+    import safetensors.torch
+
+    state = {name: value.detach().half().cpu() for name, value in peft.get_peft_model_state_dict(language).items()}
+    language.peft_config["default"].inference_mode = True
+    language.peft_config["default"].save_pretrained(str(folder))
+    with atomic_file(folder / "adapter_model.safetensors") as file:
+        file.write(safetensors.torch.save(state))
+    if mllm.vision_input == "image_features":
+        projector = {name: value.detach().half().cpu().contiguous() for name, value in mllm.vision.state_dict().items()}
+        with atomic_file(folder / "projector.safetensors") as file:
+            file.write(safetensors.torch.save(projector))
+    write_json(folder / "prompt.json", {"modes": {mode: dict(texts) for mode, texts in modes.items()}})
+    write_json(folder / "rar.json", {**describe(mllm), "made": dict(made)})
+
+
+def describe(mllm: Mllm) -> dict[str, Any]:
+    """What an adapter must have in common with the model it is put on."""
+    decoder = mllm.decoder
+    return {
+        "architecture": mllm.architecture,
+        "base": mllm.source,
+        "dim": decoder.dim,
+        "layers": decoder.layers,
+        "kv_heads": decoder.kv_heads,
+        "head_dim": decoder.head_dim,
+    }

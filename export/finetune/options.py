@@ -1,0 +1,54 @@
+"""Settings of a fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rar.runtime.errors import InputError
+from rar.runtime.mllm.prompt import Mode
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Settings of a run. Of these the paper states k, neighbours, epochs and lr (RAR, section 4.1).
+
+    Attributes:
+        objectives: What is trained, a batch of each in turn: `likelihood` of the true name against the others',
+            `choice` of its letter, or `generate`, the paper's sorted list.
+        modes: Texts of the prompts; the runtime's by default. They become the adapter's.
+        k: Candidates a sample.
+        neighbours: Ranking of distinct classes that the lists are windows of.
+        epochs: Passes over the samples.
+        batch: Samples a step.
+        lr: Peak learning rate of the LoRA; it rises over the first tenth and falls as a cosine to 0.
+        projector_lr: The same of the projector, where it is trained; after it was aligned (`align`).
+        rank: LoRA's r; its alpha is twice that.
+        dropout: Of the LoRA's input.
+        augment: Shows random views of a picture instead of the picture.
+        views: How many, where a model sees by another encoder's features and these are computed beforehand; else
+            each time has a new one.
+        save_every: Steps between checkpoints, each with a line of held-out accuracy.
+        seed: Of everything random.
+    """
+
+    objectives: tuple[Mode, ...] = ("likelihood",)
+    modes: Mapping[str, Mapping[str, str]] | None = None
+    k: int = 5
+    neighbours: int = 20
+    epochs: float = 1.0
+    batch: int = 16
+    lr: float = 1e-5
+    projector_lr: float = 3e-4
+    rank: int = 16
+    dropout: float = 0.0
+    augment: bool = True
+    views: int = 8
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = (self.epochs, self.batch, self.rank, self.save_every, self.views)
+        rates = (self.lr, self.projector_lr)
+        if not self.objectives or min(numbers) <= 0 or not all(0 < rate < 1 for rate in rates):
+            raise InputError(f"fine-tuning needs an objective, positive counts and learning rates below 1; not {self}")

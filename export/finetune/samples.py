@@ -1,0 +1,133 @@
+"""The training set: for each picture, lists of candidates that retrieval could have found.
+
+As in the paper, candidates come from disjoint halves (no picture finds itself) and each list is a window of k in
+a longer ranking that holds the true class. Unlike in its code (Liuziyu77/RAR, finetune/build_finetuning_data.ipynb),
+names in a list are distinct, and their order is drawn anew at each step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rar.runtime.clip import Clip
+from rar.runtime.errors import InputError
+from rar.runtime.files import atomic_file
+
+from ..labelled import LabelledImage, check_labels
+from ..memory import embed_images
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One ranking exercise.
+
+    Attributes:
+        path: The picture.
+        label: Its class.
+        candidates: k distinct classes, `label` among them, by falling similarity.
+    """
+
+    path: str
+    label: str
+    candidates: tuple[str, ...]
+
+
+def build_samples(
+    clip: Clip, sources: Sequence[Sequence[LabelledImage]], k: int, neighbours: int, seed: int
+) -> list[Sample]:
+    """Ranking exercises from labelled pictures.
+
+    A source's pictures are searched in the other half of the same source; where no class has a second picture,
+    among the embedded names of its classes.
+
+    Args:
+        clip: The encoder that will retrieve.
+        sources: Labelled pictures, each source a world of classes of its own.
+        k: Candidates a sample.
+        neighbours: Length of the ranking of distinct classes that windows are taken from.
+        seed: Of the halves.
+
+    Returns:
+        For each picture one sample a window that holds its class; none where its class is not in the ranking.
+
+    Raises:
+        InputError: A source has fewer than k classes, or a picture cannot be read.
+    """
+    if not 2 <= k <= neighbours:
+        raise InputError(f"k={k} and neighbours={neighbours} do not fit; give 2 <= k <= neighbours")
+    chance = np.random.default_rng(seed)
+    samples: list[Sample] = []
+    for images in sources:
+        names = check_labels(sorted({image.label for image in images}), "the training pictures")
+        if len(names) < k:
+            raise InputError(f"the training pictures show {len(names)} classes; lists of {k} need {k} or more")
+        embeddings = embed_images(clip, images)
+        labels = np.array([names.index(image.label) for image in images])
+        if max(Counter(labels.tolist()).values()) > 1:
+            similarity = _between_halves(embeddings, labels, len(names), chance)
+        else:
+            similarity = embeddings @ clip.embed_names(names).T
+        ranking = np.argsort(-similarity, axis=1, kind="stable")[:, : min(neighbours, len(names))]
+        for image, label, order in zip(images, labels, ranking, strict=True):
+            for window in windows(order.tolist(), int(label), k):
+                samples.append(Sample(str(image.path.resolve()), image.label, tuple(names[i] for i in window)))
+    if not samples:
+        raise InputError("no picture's class is among its neighbours'; give more pictures a class")
+    return samples
+
+
+def windows(ranking: Sequence[int], label: int, k: int) -> list[list[int]]:
+    """All windows of k in a ranking that hold a label."""
+    if label not in ranking:
+        return []
+    place = ranking.index(label)
+    starts = range(max(0, place - k + 1), min(place, len(ranking) - k) + 1)
+    return [list(ranking[start : start + k]) for start in starts]
+
+
+def write_samples(samples: Sequence[Sample], file: Path) -> None:
+    """Writes the training set, one JSON object a line."""
+    with atomic_file(file) as out:
+        for sample in samples:
+            out.write(json.dumps(asdict(sample), ensure_ascii=False).encode() + b"\n")
+
+
+def read_samples(file: Path) -> list[Sample]:
+    """Reads what `write_samples` wrote.
+
+    Raises:
+        InputError: The file is missing or not of this form.
+    """
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [Sample(str(row["path"]), str(row["label"]), tuple(map(str, row["candidates"]))) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not a training set ({error}); delete it to have it made again") from error
+
+
+def _between_halves(
+    embeddings: Floats, labels: npt.NDArray[np.int64], classes: int, chance: np.random.Generator
+) -> Floats:
+    """Similarity of each picture to each class's nearest picture in the other half: float32 [n, classes]."""
+    half = np.empty(len(labels), bool)
+    for label in range(classes):  # a class's pictures go to both halves
+        rows = chance.permutation(np.flatnonzero(labels == label))
+        half[rows] = np.arange(len(rows)) % 2 == int(chance.integers(2))
+    best = np.full((len(labels), classes), -np.inf, np.float32)
+    for side in (False, True):
+        asking, answering = np.flatnonzero(half == side), np.flatnonzero(half != side)
+        similarity = embeddings[asking] @ embeddings[answering].T
+        for label in range(classes):
+            columns = labels[answering] == label
+            if columns.any():
+                best[asking, label] = similarity[:, columns].max(1)
+    return best

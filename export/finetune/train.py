@@ -1,0 +1,261 @@
+"""The training loop: LoRA on the language model, and the projector where the model has one of its own to train."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from rar.runtime.clip import Clip
+from rar.runtime.errors import ExportError, InputError
+from rar.runtime.mllm.prompt import MODES, Mode, Prompt
+
+from ..labelled import LabelledImage
+from ..memory import embed_images
+from ..mllm.model import Mllm
+from ..mllm.prompt import prompt_settings, read_prompt
+from . import adapter, checkpoint
+from .align import align
+from .objective import ask, loss, run, scores
+from .options import FinetuneOptions
+from .pictures import FeaturePictures, Pictures, PixelPictures, compute
+from .samples import Sample, build_samples, read_samples, write_samples
+
+Floats = npt.NDArray[np.float32]
+
+_WARMUP = 0.1
+_CLIP_NORM = 1.0
+_HELD_OUT = 300
+_SAMPLES, _LOG, _FEATURES = "samples.jsonl", "log.jsonl", "features.npy"
+
+
+def finetune(
+    mllm: Mllm,
+    clip: Clip,
+    sources: Sequence[Sequence[LabelledImage]],
+    out: str | os.PathLike[str],
+    options: FinetuneOptions | None = None,
+    held_out: Sequence[LabelledImage] = (),
+) -> Path:
+    """Fine-tunes a multimodal LLM to rank, resuming a run that was cut off.
+
+    Writes `samples.jsonl` (the training set), `log.jsonl` (loss and held-out accuracy) and, at the end, the adapter.
+
+    Args:
+        mllm: The model; its language model gets the LoRA and is left with it.
+        clip: The encoder that will retrieve; also gives the picture's features where the model takes them.
+        sources: Labelled pictures; see `build_samples`.
+        out: The adapter's folder.
+        options: Settings.
+        held_out: Pictures to measure accuracy on, among the classes of the sources.
+
+    Returns:
+        The adapter's folder, for `rar-export mllm --adapter`.
+
+    Raises:
+        InputError: The pictures or settings do not fit.
+        ExportError: The folder holds an adapter, or a run with other settings.
+    """
+    options = options or FinetuneOptions()
+    folder = Path(out)
+    if adapter.exists(folder):
+        raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    modes = options.modes or {mode: MODES[mode] for mode in options.objectives}
+    prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
+    if not (folder / _SAMPLES).exists():
+        write_samples(build_samples(clip, sources, options.k, options.neighbours, options.seed), folder / _SAMPLES)
+    samples = read_samples(folder / _SAMPLES)
+    check = _held_out_samples(clip, sources, held_out, options.k)
+
+    torch.manual_seed(options.seed)
+    trainer = _Trainer(mllm, prompt, options, _pictures(mllm, clip, [*samples, *check], options, folder))
+    steps = max(1, math.ceil(len(samples) * options.epochs / options.batch))
+    settings = {**asdict(options), "samples": len(samples), "steps": steps, "source": mllm.source}
+    done = checkpoint.load(folder, settings, trainer.parameters, trainer.optimizer)
+    if not done and isinstance(trainer.pictures, FeaturePictures):
+        labels = {sample.path: sample.label for sample in samples}
+        aligned = align(mllm, prompt, trainer.pictures.all(list(labels)), list(labels.values()), options.seed)
+        _append(
+            folder / _LOG,
+            {"step": 0, "aligned": round(aligned, 4), "held_out": trainer.accuracy(check) if check else None},
+        )
+    started = perf_counter()
+    with tqdm(total=steps, initial=done, desc="fine-tuning", disable=None) as bar:
+        for step in range(done, steps):
+            value = trainer.step(step, steps, _batch(samples, step, options))
+            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            bar.update()
+            line: dict[str, Any] = {"step": step + 1, "loss": round(value, 4)}
+            if (step + 1) % options.save_every == 0 or step + 1 == steps:
+                if check:
+                    line |= {"held_out": trainer.accuracy(check), "retrieval": _first(check), "pictures": len(check)}
+                line["seconds"] = round(perf_counter() - started, 1)
+                checkpoint.save(folder, step + 1, settings, trainer.parameters, trainer.optimizer)
+            _append(folder / _LOG, line)
+    adapter.save(folder, mllm, trainer.language, modes, {"options": settings, "parameters": trainer.count})
+    checkpoint.remove(folder)
+    (folder / _FEATURES).unlink(missing_ok=True)
+    return folder
+
+
+class _Trainer:
+    """The model with its LoRA, and the optimizer."""
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, options: FinetuneOptions, pictures: Pictures) -> None:
+        self.mllm, self.prompt, self.options, self.pictures = mllm, prompt, options, pictures
+        self.device = device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A model whose vision graph takes another encoder's features has a projector there and nothing else.
+        self.projector = mllm.vision if mllm.vision_input == "image_features" else None
+        self.language = adapter.attach(mllm, options.rank, options.dropout)
+        self.dtype = torch.bfloat16 if _has_bfloat16(device) else torch.float32
+        for module in (mllm.vision, mllm.embed, mllm.decoder):
+            module.to(device)
+        for parameter in (*mllm.decoder.parameters(), *mllm.embed.parameters()):
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(self.dtype)
+        lora = {f"lora/{name}": p for name, p in mllm.decoder.named_parameters() if p.requires_grad}
+        own = {f"projector/{name}": p for name, p in self.projector.named_parameters()} if self.projector else {}
+        self.parameters = {**lora, **own}
+        self.count = {"lora": sum(p.numel() for p in lora.values()), "projector": sum(p.numel() for p in own.values())}
+        groups = [
+            {"params": list(lora.values()), "peak": options.lr},
+            {"params": list(own.values()), "peak": options.projector_lr},
+        ]
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, weight_decay=0.01)
+
+    def step(self, number: int, steps: int, batch: Sequence[Sample]) -> float:
+        """One step of the optimizer; returns the batch's loss."""
+        chance = np.random.default_rng([self.options.seed, 1, number])
+        mode = self.options.objectives[number % len(self.options.objectives)]
+        torch.manual_seed(self.options.seed * 1_000_003 + number)  # of dropout: a resumed run goes on as it would have
+        self.train(True)
+        exercises = [ask(self.prompt, mode, sample, chance) for sample in batch]
+        seen = self.pictures([sample.path for sample in batch], chance)
+        with self._autocast():
+            pictures = self._see(seen)
+            logits = run(self.mllm, self.prompt, mode, [exercise.question for exercise in exercises], pictures)
+            total = torch.stack([loss(mode, e, row) for e, row in zip(exercises, logits, strict=True)]).mean()
+            total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), _CLIP_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * _schedule(number, steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        value = float(total.detach())
+        if not math.isfinite(value):
+            raise ExportError(f"the loss became {value} at step {number + 1}; begin anew with lower learning rates")
+        return value
+
+    def accuracy(self, samples: Sequence[Sample]) -> float:
+        """Top-1 on held-out pictures, by the scores of the first objective that has any."""
+        mode: Mode = next((mode for mode in self.options.objectives if mode != "generate"), "likelihood")
+        if mode not in self.prompt.modes:
+            mode = self.options.objectives[0]
+        self.train(False)
+        hits = 0
+        with torch.no_grad(), self._autocast():
+            for start in range(0, len(samples), self.options.batch):
+                batch = samples[start : start + self.options.batch]
+                chance = np.random.default_rng(start)
+                exercises = [ask(self.prompt, mode, sample, chance) for sample in batch]
+                pictures = self._see(self.pictures([sample.path for sample in batch], None))
+                logits = run(self.mllm, self.prompt, mode, [exercise.question for exercise in exercises], pictures)
+                for exercise, row in zip(exercises, logits, strict=True):
+                    hits += int(scores(mode, exercise.question, row).argmax()) == exercise.right
+        return round(hits / len(samples), 4)
+
+    def train(self, on: bool) -> None:
+        """Dropout on or off, where something is trained."""
+        self.mllm.decoder.train(on)
+        if self.projector is not None:
+            self.projector.train(on)
+
+    def _see(self, inputs: Floats) -> torch.Tensor:
+        """Inputs of the vision graph -> the language model's embeddings; only a projector learns there."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector is not None):
+            return self.mllm.vision(torch.from_numpy(inputs).to(self.device))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        import peft.helpers
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16))
+            stack.enter_context(peft.helpers.disable_input_dtype_casting(self.language))
+            if self.device.type == "cpu":
+                # On short rows with a mask the CPU's flash kernel takes longer than the plain products.
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
+
+
+def _pictures(mllm: Mllm, clip: Clip, samples: Sequence[Sample], options: FinetuneOptions, folder: Path) -> Pictures:
+    views = options.views if options.augment else 0
+    if mllm.preprocess is not None:
+        return PixelPictures(mllm.preprocess, views > 0)
+    paths = list(dict.fromkeys(sample.path for sample in samples))
+    return FeaturePictures(paths, compute(clip, paths, views, options.seed, folder / _FEATURES))
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Linear rise over the first tenth, then half a cosine to 0."""
+    rise = max(1, round(_WARMUP * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _batch(samples: Sequence[Sample], step: int, options: FinetuneOptions) -> list[Sample]:
+    """The samples of a step: each epoch in an order of its own, so that a resumed run goes on as it would have."""
+    found = []
+    for place in range(step * options.batch, (step + 1) * options.batch):
+        epoch, within = divmod(place, len(samples))
+        found.append((epoch, within))
+    orders = {e: np.random.default_rng([options.seed, 0, e]).permutation(len(samples)) for e, _ in found}
+    return [samples[int(orders[epoch][within])] for epoch, within in found]
+
+
+def _held_out_samples(
+    clip: Clip, sources: Sequence[Sequence[LabelledImage]], held_out: Sequence[LabelledImage], k: int
+) -> list[Sample]:
+    """Held-out pictures whose class is among the k nearest of the training pictures, with those k."""
+    if not held_out:
+        return []
+    known = [image for images in sources for image in images]
+    names = sorted({image.label for image in known})
+    chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, min(len(held_out), _HELD_OUT)).astype(int)]
+    if missing := {image.label for image in chosen} - set(names):
+        raise InputError(f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes")
+    labels = np.array([names.index(image.label) for image in known])
+    similarity = embed_images(clip, chosen) @ embed_images(clip, known).T
+    best = np.stack([similarity[:, labels == label].max(1) for label in range(len(names))], 1)
+    order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+    found = [Sample(str(i.path), i.label, tuple(names[c] for c in row)) for i, row in zip(chosen, order, strict=True)]
+    return [sample for sample in found if sample.label in sample.candidates]
+
+
+def _first(samples: Sequence[Sample]) -> float:
+    return round(sum(sample.candidates[0] == sample.label for sample in samples) / len(samples), 4)
+
+
+def _append(file: Path, line: Mapping[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

