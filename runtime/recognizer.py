@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from threading import Lock
 from time import perf_counter
 from typing import Literal, TypeAlias, get_args
 
@@ -124,6 +125,7 @@ class Recognizer:
         self._wca_options = wca
         self._mllm_options = mllm or (tuning and tuning.mllm) or MllmOptions()
         self._rankers: dict[Rank, Ranker | None] = {"none": None}
+        self._loading = Lock()  # two threads must not each load an MLLM
         # Seconds a picture's ranking takes, by ranker and k.
         self._pace: dict[tuple[Rank, int], float] = {}
         self._decoders = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="rar-decode")
@@ -374,12 +376,13 @@ class Recognizer:
     def _ranker(self, rank: Rank) -> Ranker | None:
         if rank not in RANKS:
             raise InputError(f"rank {rank!r} is unknown; choose {', '.join(RANKS)}")
-        if rank not in self._rankers:
-            if rank == "mllm":
-                self._rankers[rank] = MllmRanker(Mllm(self._bundle, self.clip, self._threads), self._mllm_options)
-            else:
-                self._rankers[rank] = Wca(self.clip, self.memory, self._wca_options)
-        return self._rankers[rank]
+        with self._loading:
+            if rank not in self._rankers:
+                if rank == "mllm":
+                    self._rankers[rank] = MllmRanker(Mllm(self._bundle, self.clip, self._threads), self._mllm_options)
+                else:
+                    self._rankers[rank] = Wca(self.clip, self.memory, self._wca_options)
+            return self._rankers[rank]
 
 
 def _decode(source: Source) -> Pixels | ImageError:

@@ -17,10 +17,13 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# Tokens of pictures that share a call.
-BUDGET = 256
-# The same where the model writes: each step reads all weights for one token a picture.
+# Tokens of pictures that share a call. SmolLM2-135M on one core, four pictures of 67 tokens: 0.74 (int8) and 0.77
+# (fp32) of the time one by one; eight are slower again, and pictures of 218 tokens are best alone.
+BUDGET = 320
+# The same where the model writes, where each step reads all weights for one token a picture: sixteen pictures
+# together take 0.38 (int8) and 0.26 (fp32) of the time one by one. Less where the cache would be larger than this.
 WRITE_BUDGET = 2048
+_CACHE_BYTES = 256 * 2**20
 
 # How far a cache grows at a time, in tokens: it is copied then, and all of it is attended to.
 _GROWTH = 64
@@ -33,6 +36,11 @@ class Shape:
     layers: int
     kv_heads: int
     head_dim: int
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that a token's keys and values take."""
+        return self.layers * 2 * self.kv_heads * self.head_dim * 4
 
 
 class Cache:
@@ -168,7 +176,8 @@ class Decoder:
             BundleError: The graph does not fit its settings.
         """
         written: list[list[int]] = [[] for _ in trees]
-        for group in _groups([len(tree) for tree in trees], self._budget or WRITE_BUDGET):
+        budget = self._budget or min(WRITE_BUDGET, _CACHE_BYTES // self._shape.token_bytes)
+        for group in _groups([len(tree) for tree in trees], budget):
             rows, cache = self._rows(head, trees[group])
             active = list(range(len(trees))[group])
             begin = cache.length

@@ -93,8 +93,11 @@ def answer_scores(question: Question, logits: Floats) -> Floats:
         question: What was asked.
         logits: float32 [M, V], of the tree's places.
     """
-    found = log_softmax(logits)
-    return np.array([found[rows, targets].mean() for rows, targets in _pairs(question)], np.float32)
+    # Only the targets' probabilities are wanted, so the vocabulary is summed over and not normalised.
+    largest = logits.max(-1)
+    totals = largest + np.log(np.exp(logits - largest[:, None]).sum(-1))
+    means = [(logits[rows, targets] - totals[rows]).mean() for rows, targets in _pairs(question)]
+    return np.array(means, np.float32)
 
 
 def letter_scores(question: Question, logits: Floats) -> Floats:

@@ -23,6 +23,15 @@ def test_runs_by_the_graph_s_own_names(graph: Path) -> None:
         assert {name: output.shape for name, output in outputs.items()} == {"image_embeds": (batch, 32)}
 
 
+def test_only_the_named_outputs_are_fetched(graph: Path) -> None:
+    session = OnnxSession(graph, "cpu")
+    pixels = np.zeros((1, 3, 32, 32), np.float32)
+    assert list(session.outputs) == ["image_embeds"]
+    assert list(session.run({"pixel_values": pixels}, ["image_embeds"])) == ["image_embeds"]
+    with pytest.raises(BundleError, match=r"visual\.onnx: ONNX Runtime cannot run it .*image_features"):
+        session.run({"pixel_values": pixels}, ["image_features"])
+
+
 @pytest.mark.parametrize("threads", [None, 1, 2])
 def test_threads_do_not_change_the_answer(graph: Path, threads: int | None) -> None:
     pixels = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,13 @@ class TestRanking:
         (result,) = recognizer.recognize(class_pictures[0], k=3, rank=rank)
         assert result.ranked_by == (None if rank == "none" else rank)
         assert (result.skipped, result.fallback) == (None, False)
+
+    def test_many_threads_at_once_answer_as_one(self, smolvlm: Golden, class_pictures: list[Path]) -> None:
+        recognizer = Recognizer.open(smolvlm.bundle, "cpu", threads=1)
+        with ThreadPoolExecutor(6) as pool:  # before anything was ranked: the MLLM and its head are raced for too
+            answers = list(pool.map(lambda _: recognizer.recognize(class_pictures, k=4, rank="mllm"), range(6)))
+        for results in answers:
+            assert [order(result) for result in results] == [order(result) for result in answers[0]]
 
     def test_k_1(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
         (result,) = recognizer.recognize(class_pictures[0], k=1, rank="mllm")
