@@ -357,16 +357,17 @@ class Recognizer:
             todo = sorted(todo, key=lambda i: queries[i].margin)
         while len(rankings) < len(todo):
             fit = len(todo)
+            start = perf_counter()
+            if timely and (left := until - start) <= 0:
+                break
             if timely:
-                left = until - perf_counter()
                 # Before anything is known of the ranker's pace, one picture is tried.
-                fit = min(_CHUNK, int(left / self._pace[key])) if key in self._pace else int(left > 0)
+                fit = min(_CHUNK, int(left / self._pace[key])) if key in self._pace else 1
             chunk = todo[len(rankings) :][:fit]
             if not chunk:
                 break
-            start = perf_counter()
             rankings.update(zip(chunk, ranker.rank([queries[i] for i in chunk]), strict=True))
-            pace = (perf_counter() - start) / len(chunk)
+            pace = max(1e-9, (perf_counter() - start) / len(chunk))
             self._pace[key] = (pace + self._pace.get(key, pace)) / 2
         if not rankings and key in self._pace:
             # One slow call must not keep the ranker out for ever.

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -347,9 +349,11 @@ class TestDeadline:
 
     def test_no_time_at_all_leaves_the_retrieval_s_order(self, smolvlm: Golden, class_pictures: list[Path]) -> None:
         recognizer, slow = with_slow(smolvlm.bundle, 0.0)
-        for result in recognizer.recognize(class_pictures, k=4, rank="wca", deadline_ms=0.001):
-            assert (result.ranked_by, result.skipped) == (None, "deadline")
-            assert list(result.candidates) == list(result.retrieved)
+        for pace in ({}, {("wca", 4): 1e-5}, {("wca", 4): 1.0}):
+            recognizer._pace = pace  # type: ignore[assignment]
+            for result in recognizer.recognize(class_pictures, k=4, rank="wca", deadline_ms=0.001):
+                assert (result.ranked_by, result.skipped) == (None, "deadline")
+                assert list(result.candidates) == list(result.retrieved)
         assert slow.calls == []
 
     def test_it_stops_in_the_middle_and_the_least_sure_come_first(
@@ -435,6 +439,19 @@ class TestCommand:
         argv = [str(smolvlm.bundle), str(class_pictures[0]), "--k", "3", "--rank", "mllm", "--deadline-ms", "0.001"]
         assert main(argv) == 0
         assert "not ranked (deadline)" in capsys.readouterr().out
+
+    def test_it_runs_where_pytorch_and_transformers_are_not_installed(
+        self, smolvlm: Golden, class_pictures: list[Path]
+    ) -> None:
+        code = (
+            "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'onnx'))); "
+            "from rar.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
+        for mode in ("choice", "likelihood", "generate"):
+            argv = [str(smolvlm.bundle), str(class_pictures[0]), "--k", "3", "--rank", "mllm", "--mode", mode, "--json"]
+            run = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
+            assert (run.returncode, run.stderr) == (0, "")
+            assert json.loads(run.stdout)["ranked_by"] == "mllm"
 
     @pytest.mark.parametrize("extra", [["--gate", "unsure"], ["--deadline-ms", "0"]])
     def test_refusals_are_one_line(
