@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,11 +78,33 @@ def export_onnx(
     kept = [info for info in model.graph.value_info if info.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
+    _divide_by_roots(model)
     # Where in the Python sources each node came from: megabytes, and paths of this machine.
     del model.metadata_props[:], model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
         del item.metadata_props[:]
     onnx.save(model, str(path))
+
+
+def _divide_by_roots(model: onnx.ModelProto) -> None:
+    """Writes x * (1 / sqrt(v)) as x / sqrt(v), the form in which ONNX Runtime knows a norm and fuses it."""
+    makers = {node.output[0]: node for node in model.graph.node if node.op_type in ("Reciprocal", "Sqrt")}
+    users = Counter(name for node in model.graph.node for name in node.input)
+    gone = []
+    for node in model.graph.node:
+        if node.op_type != "Mul":
+            continue
+        for place, name in enumerate(node.input):
+            inverse = makers.get(name)
+            if inverse is None or inverse.op_type != "Reciprocal" or users[name] != 1:
+                continue
+            if (root := makers.get(inverse.input[0])) is not None and root.op_type == "Sqrt":
+                node.op_type = "Div"
+                node.input[:] = [node.input[1 - place], root.output[0]]
+                gone.append(inverse)
+                break
+    for inverse in gone:
+        model.graph.node.remove(inverse)
 
 
 def _dynamic_shape(dimensions: Any) -> Any:

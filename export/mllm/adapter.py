@@ -55,6 +55,7 @@ def merge(
 
 def _add_lora(mllm: Mllm, path: Path, keep_thin: bool) -> None:
     import peft
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -67,7 +68,7 @@ def _add_lora(mllm: Mllm, path: Path, keep_thin: bool) -> None:
             warnings.simplefilter("ignore")  # that the base is no causal LM, which is meant
             model: Any = peft.PeftModel(mllm.language, config)
             loaded: Any = peft.set_peft_model_state_dict(model, weights)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ExportError(f"{path}: the LoRA weights do not fit the model ({_short(error)})") from error
     # peft itself only warns: weights that found no place, or places that got no weights.
     missing = [key for key in loaded.missing_keys if "lora_" in key]
@@ -79,11 +80,12 @@ def _add_lora(mllm: Mllm, path: Path, keep_thin: bool) -> None:
 
 
 def _load_projector(mllm: Mllm, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         mllm.vision.load_state_dict(load_file(path))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{path}: does not fit the model's projector ({_short(error)})") from error
 
 

@@ -6,6 +6,8 @@ cache that is shared by many calls is read but never copied out again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +33,38 @@ class _Past:
 
     def get_seq_length(self, _: int = 0) -> Any:
         return self.past[0].shape[2]
+
+
+def _attend(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **settings: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention of query heads [N, kv_heads * g, L, d] that share keys and values [N, kv_heads, K, d] in groups of g.
+
+    The heads of a group become rows of one product; transformers writes keys and values out g times instead, and
+    torch's own form guards against rows that see nothing, which there are none of here.
+    """
+    batch, heads, length, width = query.shape
+    shared = key.shape[1]
+    grouped = query.reshape(batch, shared, heads // shared * length, width)
+    scores = (grouped * settings["scaling"]) @ key.transpose(2, 3)
+    seen = scores.reshape(batch, heads, length, -1) + mask
+    mixed = seen.softmax(-1).reshape(scores.shape) @ value
+    return mixed.reshape(batch, heads, length, width).transpose(1, 2), None
+
+
+@contextmanager
+def _attention(language: transformers.PreTrainedModel) -> Iterator[None]:
+    """Makes a language model attend by `_attend` for a while; the reference shares its modules and keeps its own."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register("rar_grouped", _attend)
+    config = language.config
+    before = config._attn_implementation
+    config._attn_implementation = "rar_grouped"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 class Decoder(torch.nn.Module):
@@ -76,13 +110,16 @@ class Decoder(torch.nn.Module):
             float32 [N, M, V], then the new keys and values, float32 [N, kv_heads, L, head_dim].
         """
         cache = _Past(past)
-        hidden = self.language(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        # Once for all layers, and small enough for fp16.
+        hidden_by = torch.where(attention_mask, 0.0, -30000.0)
+        with _attention(self.language):
+            hidden = self.language(
+                inputs_embeds=inputs_embeds,
+                attention_mask=hidden_by,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
         chosen = torch.gather(hidden, 1, logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return (self.head(chosen), *cache.new)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,23 +78,37 @@ def load(source: str, tiles: int | None = None) -> Mllm:
     import torch
     import transformers
 
-    try:
+    with _loading(source, "configuration"):
         config = transformers.AutoConfig.from_pretrained(source)
-        if config.model_type not in ARCHITECTURES:
-            raise ExportError(f"{source}: is a {config.model_type} model; supported are {', '.join(ARCHITECTURES)}")
+    if config.model_type not in ARCHITECTURES:
+        raise ExportError(f"{source}: is a {config.model_type} model; supported are {', '.join(ARCHITECTURES)}")
+    with _loading(source, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(source)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, dtype=torch.float32, attn_implementation="sdpa"
-        ).eval()
-    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
-        raise ExportError(f"{source}: transformers cannot load it ({error}); check the folder's files") from error
-    if not len(tokenizer):
-        raise ExportError(f"{source}: holds no tokenizer; add the model's tokenizer.json")
+    with _loading(source, "image processor"):
+        images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
+    with _loading(source, "weights"):
+        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+            source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+        )
+    # transformers itself only warns, and fills what is missing with random numbers.
+    if missing := [*found["missing_keys"], *found["mismatched_keys"]]:
+        raise ExportError(f"{source}: {len(missing)} weights are missing or of other shapes, as {missing[0]}")
     adapter = importlib.import_module(f".{ARCHITECTURES[config.model_type]}", __package__)
-    mllm: Mllm = adapter.adapt(Loaded(source, config, model, tokenizer, images), tiles)
+    mllm: Mllm = adapter.adapt(Loaded(source, config, model.eval(), tokenizer, images), tiles)
     return mllm
+
+
+@contextmanager
+def _loading(source: str, part: str) -> Iterator[None]:
+    """What transformers raises on a part of a folder, as an `ExportError` that names the part."""
+    try:
+        yield
+    except Exception as error:  # it and the libraries below it raise a family of unrelated types
+        told = str(error).strip().split("\n", 1)[0]
+        raise ExportError(
+            f"{source}: transformers cannot load the {part} ({told}); check the folder's files"
+        ) from error
 
 
 def _processor_template(source: str) -> str | None:

@@ -1,0 +1,134 @@
+"""The exported graphs against transformers: logits, greedy tokens, pictures, packed prompts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rar.export.mllm.parity import Graphs, decoder_inputs
+from rar.runtime import Bundle, Preprocess
+from rar.runtime.images import load_image
+from rar.runtime.mllm.tree import Segment, Tree, pack
+
+
+def own_logits(model: Any, rows: np.ndarray[Any, Any], pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """float32 [N, L, V] of transformers."""
+    with torch.inference_mode():
+        return np.asarray(model.mllm.reference(**model.reference(rows, pixels)).logits.numpy())
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_prefill_logits_are_those_of_transformers(model: Any, batch: int, pictures: int) -> None:
+    row = model.ids(pictures)
+    rows, pixels = np.stack([row] * batch), model.pictures(batch * pictures)
+    graphs, mllm = model.graphs, model.mllm
+    positions, _ = model.prompt.positions.count(row.tolist(), 0)
+    inputs = [
+        decoder_inputs(mllm, graphs.embeds(row, pixels[start : start + pictures]), positions)
+        for start in range(0, batch * pictures, pictures)
+    ]
+    across = {"position_ids": 1} if len(positions) > 1 else {}
+    joined = {name: np.concatenate([one[name] for one in inputs], across.get(name, 0)) for name in inputs[0]}
+    logits = graphs.decoder.run(joined)["logits"]
+    assert np.abs(logits - own_logits(model, rows, pixels)).max() < 1e-3
+
+
+def test_sixteen_greedy_tokens_are_those_of_generate(model: Any) -> None:
+    row, pixels = model.ids(), model.pictures(3, seed=1)
+    rows = np.stack([row] * 3)
+    with torch.inference_mode():
+        reference = model.mllm.reference
+        own = reference.generate(
+            **model.reference(rows, pixels), max_new_tokens=16, min_new_tokens=16, do_sample=False, pad_token_id=0
+        )[:, len(row) :]
+    # min_new_tokens forbids the end; so does this loop.
+    stops = list(model.mllm.stop_ids)
+    for number in range(3):
+        positions, position = model.prompt.positions.count(row.tolist(), 0)
+        logits, past = model.graphs.run(model.graphs.embeds(row, pixels[number : number + 1]), positions)
+        found: list[int] = []
+        while len(found) < 16:
+            last = logits[-1].copy()
+            last[stops] = -np.inf
+            found.append(int(last.argmax()))
+            embeds = model.graphs.embeds(np.array(found[-1:]), np.empty(0, np.float32))
+            here = np.full((model.mllm.decoder.position_dims, 1), position)
+            logits, past = model.graphs.run(embeds, here, past)
+            position += 1
+        assert found == own[number].tolist()
+
+
+def test_a_packed_tree_gives_the_logits_of_separate_runs(model: Any) -> None:
+    prompt, graphs = model.prompt, model.graphs
+    head, tails = prompt.head("choice"), [prompt.text([text])[0] for text in (" apple pie", " a pear", " plum")]
+    stem = [*prompt.picture("choice"), *prompt.tail("choice", ["apple", "pear"])]
+    pixels = model.pictures(2, seed=2)
+    trees = [Tree([Segment(stem), *(Segment(tail, 0) for tail in tails)], [(1, 0), (2, 0), (3, 0)])] * 2
+    row = pack(trees, prefix=head, positions=prompt.positions)
+    inputs = decoder_inputs(model.mllm, graphs.embeds(row.ids, pixels), row.positions)
+    inputs["attention_mask"] = row.mask[None, None]
+    packed = graphs.decoder.run(inputs)["logits"][0]
+    for number, places in enumerate(row.places):
+        for tail, place in zip(tails, places, strict=True):
+            alone = np.array([*head, *stem, tail[0]])
+            own = own_logits(model, alone[None], pixels[number : number + 1])[0, -1]
+            assert np.abs(packed[place] - own).max() < 1e-3
+
+
+def test_a_kept_head_continues_as_if_it_stood_in_the_row(model: Any) -> None:
+    row, pixels = model.ids(), model.pictures(1)
+    embeds, (positions, _) = model.graphs.embeds(row, pixels), model.prompt.positions.count(row.tolist(), 0)
+    whole, _ = model.graphs.run(embeds, positions)
+    _, past = model.graphs.run(embeds[:3], positions[:, :3])
+    rest, past = model.graphs.run(embeds[3:], positions[:, 3:], past)
+    assert np.abs(whole[3:] - rest).max() < 1e-4
+    assert past[0].shape[2] == len(row)
+
+
+def test_only_the_chosen_positions_get_logits(llava: Any) -> None:
+    row, pixels = llava.ids(), llava.pictures(1)
+    inputs = decoder_inputs(llava.mllm, llava.graphs.embeds(row, pixels), np.arange(len(row))[None])
+    every = llava.graphs.decoder.run(inputs)
+    chosen = llava.graphs.decoder.run({**inputs, "logit_positions": np.array([[len(row) - 1, 2]])})
+    np.testing.assert_allclose(chosen["logits"][0], every["logits"][0][[-1, 2]], atol=1e-5)
+    assert chosen["present.0.key"].shape == (1, 2, len(row), 16)
+
+
+def test_pictures_are_prepared_as_by_the_models_own_processor(model: Any, photos: list[Any]) -> None:
+    prepare = Preprocess.from_dict(json.loads((model.bundle / "mllm" / "preprocess.json").read_text()))
+    for path in photos[:4]:
+        pixels = load_image(path)
+        side = min(pixels.shape[:2])
+        square = np.ascontiguousarray(pixels[:side, :side])
+        own = model.mllm.reference_preprocess(Image.fromarray(square))
+        np.testing.assert_allclose(prepare([square])[0], own, atol=1e-5)
+
+
+def test_the_manifest_says_what_was_made_and_how_far_it_is(model: Any) -> None:
+    info = Bundle.open(model.bundle).component("mllm").info
+    assert info["architecture"] == model.mllm.architecture
+    assert (info["layers"], info["kv_heads"], info["head_dim"], info["dim"]) == (2, 2, 16, 64)
+    assert info["precision"] == {"vision": "fp32", "embed": "fp32", "decoder": "fp32"}
+    logits = info["parity"]["logits"]
+    assert logits["max_logit_difference"] < 1e-3
+    assert logits["greedy_equal"] == logits["greedy_count"] > 0
+    assert info["parity"]["tokens"]["equal"] == info["parity"]["tokens"]["count"] == 60
+
+
+def test_no_path_of_this_machine_stands_in_a_graph(llava: Any) -> None:
+    graphs = list((llava.bundle / "mllm").glob("*.onnx"))
+    assert len(graphs) == 3
+    assert not any(b"site-packages" in path.read_bytes() for path in graphs)
+
+
+def test_the_graphs_open_from_the_bundle_alone(llava: Any) -> None:
+    bundle = Bundle.open(llava.bundle)
+    for name in ("vision", "embed", "decoder"):
+        assert bundle.graph("mllm", f"{name}.onnx").is_file()
+    assert Graphs(llava.bundle / "mllm", llava.mllm).vision.provider == "cpu"
