@@ -108,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
         "pictures with pictures, 1 pictures with texts (default: 0, 1 without pictures, 0.5 with --images and names)",
     )
     memory.add_argument(
-        "--rank", choices=["none", "wca"], default="none", help="the bundle's default ranker (default: %(default)s)"
+        "--rank",
+        choices=["none", "wca", "mllm"],
+        default="none",
+        help="the bundle's default ranker (default: %(default)s)",
     )
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
     memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
@@ -116,6 +119,27 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
     memory.set_defaults(run=_memory)
+
+    tune = commands.add_parser(
+        "tune",
+        help="fits ranker, fusion and gate on held-out pictures, and stores them",
+        description="Runs every ranker of a bundle on held-out pictures, fits how much the retrieval's similarity "
+        "counts beside its scores and from which margin on it may be left out, and makes the best the bundle's "
+        "default where it gains. Works where PyTorch is not installed.",
+    )
+    tune.add_argument("bundle", metavar="BUNDLE")
+    tune.add_argument("--val", metavar="SRC", required=True, help=f"pictures that are not in the memory: {_SOURCE}")
+    tune.add_argument("--k", type=int, default=5, help="candidates a picture (default: %(default)s)")
+    tune.add_argument(
+        "--loss",
+        type=float,
+        default=0.3,
+        metavar="POINTS",
+        help="points of top-1 that the gate may cost (default: %(default)s)",
+    )
+    tune.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    tune.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    tune.set_defaults(run=_tune)
 
     finetune = commands.add_parser(
         "finetune",
@@ -249,6 +273,33 @@ def _memory(args: argparse.Namespace) -> None:
         raise
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from . import labelled
+    from .tune import tune
+
+    images = labelled.read_images(args.val)
+    chosen = tune(args.bundle, images, args.k, args.loss, args.provider, args.threads)
+    measured = chosen["measured"]
+    print(
+        f"{measured['pictures']} pictures, k={measured['k']}: retrieval {measured['retrieval']:.1f}, "
+        f"true class among the candidates {measured['in_k']:.1f}"
+    )
+    for row in measured["rankers"]:
+        name = " ".join(str(row[key]) for key in ("rank", "mode") if key in row)
+        name += f" ({row['debias']})" if row.get("mode") == "choice" else ""
+        print(
+            f"{name:<24} alone {row['top1']:5.1f}   fused {row['fused_top1']:5.1f} (weight {row['fusion']:.3g})"
+            f"   {row['milliseconds']:.1f} ms a picture"
+        )
+    gate = measured["gate"]
+    print(
+        f"best: {' '.join(str(chosen[key]) for key in ('rank', 'mode') if key in chosen)}; "
+        f"gate at a margin of {gate['margin']:.4f}: {100 * gate['skipped']:.0f} % skip the ranker, {gate['top1']:.1f}"
+    )
+    if chosen["default"] == "none":
+        print("it gains nothing here, so the bundle goes on with retrieval alone unless asked")
 
 
 def _finetune(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ zeros for the features. Cosines between pictures then compare features, those be
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rar.runtime.bundle import Bundle
+from rar.runtime.bundle import Bundle, annotate
 from rar.runtime.errors import ExportError
 from rar.runtime.preprocess import Preprocess
 
@@ -26,6 +27,9 @@ from .clip import export_clip
 from .dual_encoder import TEMPLATES, DualEncoder
 from .graph import Precision
 from .memory import MemorySource, build_memory
+from .mllm.export import export_mllm
+from .mllm.quantize import Precision as MllmPrecision
+from .starter_mllm import ADAPTER, load_mllm
 
 # The classifier's own evaluation (TensorFlow's EfficientNet): resize to 292, crop 260, pixels by .498 and .502.
 _SIZE, _SHORTEST_EDGE, _MEAN, _STD = 260, 292, 0.498, 0.502
@@ -38,21 +42,38 @@ _SHARPEN = 2.0
 _TEXT_SHARE = 0.01
 
 
-def export_starter(out: str | os.PathLike[str], precision: Precision = "int8") -> None:
-    """Builds the starter bundle: encoder, and a memory of the 1,000 ImageNet names with their definitions.
+def export_starter(
+    out: str | os.PathLike[str],
+    precision: MllmPrecision = "int8",
+    adapter: str | os.PathLike[str] | None = None,
+    tuned: bool = True,
+) -> None:
+    """Builds the starter bundle: encoder, MLLM, and a memory of the 1,000 ImageNet names with their definitions.
 
     Args:
         out: The bundle's folder; must not hold an encoder yet.
-        precision: Of the encoder.
+        precision: Of encoder and MLLM; with `int4` the encoder is int8.
+        adapter: What was trained; by default what this package ships.
+        tuned: Stores the fusion that was fitted for this memory with the adapter that is shipped.
 
     Raises:
         ExportError: A package of the `starter` extra is missing, or the export fails.
     """
-    export_clip(load(), out, precision)
+    mllm = load_mllm()  # first: without its package nothing is to be written
+    export_encoder(out, "int8" if precision == "int4" else precision)
+    export_mllm(mllm, out, precision, ADAPTER if adapter is None else adapter)
     names, definitions = imagenet_classes()
     descriptions = {name: [f"{name}: {text}"] for name, text in zip(names, definitions, strict=True)}
     source = MemorySource(classes=names, descriptions=descriptions)
     build_memory(Bundle.open(out), source, provider="cpu")
+    if tuned:
+        stored = json.loads((ADAPTER / "tune.json").read_text(encoding="utf-8"))
+        annotate(out, "memory", rank=stored.pop("default"), tune=stored)
+
+
+def export_encoder(out: str | os.PathLike[str], precision: Precision) -> None:
+    """The starter's encoder alone."""
+    export_clip(load(), out, precision)
 
 
 def load() -> DualEncoder:

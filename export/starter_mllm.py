@@ -14,13 +14,19 @@ from typing import Any
 import torch
 
 from rar.runtime.errors import ExportError
+from rar.runtime.mllm.prompt import Mode
 
 from .mllm.decoder import Decoder
 from .mllm.model import Mllm
 from .mllm.template import plain_tokenizer
 
-# What `rar-export finetune` trained for the starter by benchmarks/starter_recipe.sh.
+# What benchmarks/train_starter.py trained.
 ADAPTER = Path(__file__).parent / "starter_adapter"
+
+# The prompt it is trained with: short, because each of its tokens costs time.
+MODES: Mapping[Mode, Mapping[str, str]] = {
+    "likelihood": {"instruction": "", "question": "What is it?", "answer": ""},
+}
 
 PARTS, CHANNELS = 9, 1280  # of the encoder's `image_features`
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -43,7 +49,7 @@ class Projector(torch.nn.Module):
         self.widen = torch.nn.Linear(_HEADS * _WIDTH, _TOKENS * dim)
         self.after = torch.nn.LayerNorm(dim)
         # Tokens begin at the length of the language model's own embeddings.
-        self.scale = torch.nn.Parameter(torch.tensor(scale))
+        self.scale = torch.nn.Parameter(torch.tensor(float(scale)))
         self.drop = torch.nn.Dropout(_DROPOUT)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -51,7 +57,8 @@ class Projector(torch.nn.Module):
         parts = self.drop(self.before(features))
         pooled = self.weigh(parts).softmax(1).transpose(1, 2) @ self.narrow(parts)
         tokens = self.widen(self.drop(torch.nn.functional.gelu(pooled.flatten(1))))
-        return self.after(tokens.unflatten(1, (_TOKENS, -1))) * self.scale
+        found: torch.Tensor = self.after(tokens.unflatten(1, (_TOKENS, -1))) * self.scale
+        return found
 
 
 def load_mllm() -> Mllm:
@@ -63,7 +70,7 @@ def load_mllm() -> Mllm:
     model, tokenizer = _language_model()
     dim = model.config.hidden_size
     torch.manual_seed(0)
-    projector = Projector(dim, float(model.get_input_embeddings().weight.std())).eval()
+    projector = Projector(dim, float(model.get_input_embeddings().weight.detach().std())).eval()
     begin, end, picture = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>", _PICTURE))
 
     def reference_inputs(ids: torch.Tensor, features: torch.Tensor) -> Mapping[str, Any]:

@@ -228,6 +228,17 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
             shutil.rmtree(root / old, ignore_errors=True)
 
 
+def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
+    """Sets entries in a component's info; its files stay as they are.
+
+    Raises:
+        BundleError: There is no such component.
+    """
+    bundle = Bundle.open(root)
+    bundle.component(name).info.update(info)
+    write_json(bundle.root / MANIFEST, _to_json(bundle.components))
+
+
 def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
     """Copies a bundle, less one component, to a new folder and opens the copy.
 

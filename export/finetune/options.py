@@ -16,7 +16,7 @@ class FinetuneOptions:
     Attributes:
         objectives: What is trained, a batch of each in turn: `likelihood` of the true name against the others',
             `choice` of its letter, or `generate`, the paper's sorted list.
-        modes: Texts of the prompts; the runtime's by default. They become the adapter's.
+        modes: Texts of prompts in place of the runtime's defaults. They become the adapter's.
         k: Candidates a sample.
         neighbours: Ranking of distinct classes that the lists are windows of.
         epochs: Passes over the samples.
@@ -33,7 +33,7 @@ class FinetuneOptions:
     """
 
     objectives: tuple[Mode, ...] = ("likelihood",)
-    modes: Mapping[str, Mapping[str, str]] | None = None
+    modes: Mapping[Mode, Mapping[str, str]] | None = None
     k: int = 5
     neighbours: int = 20
     epochs: float = 1.0

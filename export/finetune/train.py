@@ -72,7 +72,8 @@ def finetune(
     if adapter.exists(folder):
         raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    modes = options.modes or {mode: MODES[mode] for mode in options.objectives}
+    # What is not trained keeps its default prompt, so that it can still be asked.
+    modes: dict[str, Mapping[str, str]] = {**MODES, **(options.modes or {})}
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
     if not (folder / _SAMPLES).exists():
         write_samples(build_samples(clip, sources, options.k, options.neighbours, options.seed), folder / _SAMPLES)
@@ -159,10 +160,9 @@ class _Trainer:
         return value
 
     def accuracy(self, samples: Sequence[Sample]) -> float:
-        """Top-1 on held-out pictures, by the scores of the first objective that has any."""
-        mode: Mode = next((mode for mode in self.options.objectives if mode != "generate"), "likelihood")
-        if mode not in self.prompt.modes:
-            mode = self.options.objectives[0]
+        """Top-1 on held-out pictures, by the first objective that scores candidates, or else their likelihood."""
+        scored = [mode for mode in self.options.objectives if mode != "generate"]
+        mode: Mode = scored[0] if scored else "likelihood"
         self.train(False)
         hits = 0
         with torch.no_grad(), self._autocast():

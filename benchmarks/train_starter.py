@@ -1,0 +1,64 @@
+"""Trains the starter's MLLM: the recipe by which `export/starter_adapter/` was made.
+
+    python -m rar.benchmarks.train_starter --grocery DIR --imagenet DIR --out DIR
+
+Fine-tunes on the Grocery train set and on two thirds of the ImageNet samples, then fits the fusion for the starter's
+own memory of 1,000 names on the last third. `OUT/adapter` and `OUT/tune.json` are what is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+from pathlib import Path
+
+from rar.export import starter, tune
+from rar.export.finetune.options import FinetuneOptions
+from rar.export.finetune.train import finetune
+from rar.export.labelled import LabelledImage, read_images
+from rar.export.starter_mllm import MODES, load_mllm
+from rar.runtime.bundle import Bundle
+from rar.runtime.clip import Clip
+from rar.runtime.files import write_json
+
+OPTIONS = FinetuneOptions(
+    objectives=("likelihood",), modes=MODES, epochs=0.3, batch=16, lr=5e-4, projector_lr=1e-4, rank=8, save_every=50
+)
+# Every third ImageNet sample is kept for the fusion.
+_KEPT = 3
+
+
+def main() -> None:
+    """Runs the recipe; one that was cut off goes on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grocery", type=Path, required=True, help="folder with train.csv and val.csv")
+    parser.add_argument("--imagenet", type=Path, required=True, help="folder with labels.csv: file, imagenet_index")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    encoder = args.out / "encoder"
+    if not (encoder / "bundle.json").exists():
+        shutil.rmtree(encoder, ignore_errors=True)
+        starter.export_encoder(encoder, "int8")
+    samples = imagenet(args.imagenet)
+    adapter = args.out / "adapter"
+    if not (adapter / "rar.json").exists():
+        shown = [image for place, image in enumerate(samples) if place % _KEPT]
+        sources = [read_images(args.grocery / "train.csv"), shown]
+        held_out = read_images(args.grocery / "val.csv")
+        finetune(load_mllm(), Clip(Bundle.open(encoder)), sources, adapter, OPTIONS, held_out)
+    bundle = args.out / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    starter.export_starter(bundle, "int8", adapter=adapter, tuned=False)
+    write_json(args.out / "tune.json", tune.tune(bundle, samples[::_KEPT]))
+
+
+def imagenet(folder: Path) -> list[LabelledImage]:
+    """The ImageNet samples with the starter memory's names."""
+    names, _ = starter.imagenet_classes()
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return [LabelledImage(folder / row["file"], names[int(row["imagenet_index"])]) for row in csv.DictReader(file)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Fits, on held-out pictures, what a bundle's memory and rankers cannot know by themselves, and stores it.
+
+Which ranker orders best, by how much its scores and the retrieval's similarity count (`fusion`), and from which
+retrieval margin on the ranker may be left out (`gate`). Needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from rar.runtime import bundle as bundles
+from rar.runtime.errors import ImageError, InputError
+from rar.runtime.mllm.model import Mllm
+from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.rank import Query, Ranker
+from rar.runtime.recognizer import Rank, Recognizer
+from rar.runtime.wca import Wca
+
+from .labelled import LabelledImage
+
+Floats = npt.NDArray[np.float32]
+
+# A margin of similarity is a few hundredths and a log-probability a few units, so weights reach far; at the last
+# one only the retrieval's order is left.
+WEIGHTS = np.concatenate([[0.0], np.geomspace(0.3, 3000, 41)])
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A ranker's scores of held-out pictures.
+
+    Attributes:
+        similarity: float32 [N, k], the retrieval's.
+        scores: float32 [N, k], the ranker's.
+        right: bool [N, k], the true class; a row is empty where retrieval missed it.
+        milliseconds: Median a picture, over the chunks.
+    """
+
+    similarity: Floats
+    scores: Floats
+    right: npt.NDArray[np.bool_]
+    milliseconds: float = 0.0
+
+    def top1(self, fusion: float) -> float:
+        """Share of pictures whose best final score is the true class's."""
+        return float(self.hits(fusion).mean())
+
+    def hits(self, fusion: float) -> npt.NDArray[np.bool_]:
+        """Which pictures those are: bool [N]."""
+        best = (self.scores + fusion * self.similarity).argmax(1)
+        return np.asarray(self.right[np.arange(len(best)), best])
+
+
+def tune(
+    path: str | os.PathLike[str],
+    images: Sequence[LabelledImage],
+    k: int = 5,
+    loss: float = 0.3,
+    provider: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Fits ranker, fusion and gate on held-out pictures and writes them into the bundle's manifest.
+
+    Args:
+        path: The bundle; must hold a memory, and an MLLM or texts, or there is nothing to tune.
+        images: Held-out pictures: none of them in the memory.
+        k: Candidates a picture.
+        loss: Percentage points of top-1 that the gate may cost on these pictures.
+        provider: Device.
+        threads: Threads of each session.
+
+    Returns:
+        What was stored: the best ranker's `rank`, `mode`, `debias`, `fusion` and `gate`, and under `measured` what
+        each gained; and `default`, the bundle's ranker from now on: that one, or `none` if it gains nothing.
+
+    Raises:
+        InputError: A picture's class is not in the memory, or a picture cannot be read, or nothing can rank.
+    """
+    recognizer = Recognizer.open(path, provider, threads=threads)
+    if unknown := sorted({image.label for image in images} - set(recognizer.memory.labels)):
+        raise InputError(f"{unknown[0]!r} and {len(unknown) - 1} more classes of the pictures are not in the memory")
+    k = min(k, recognizer.memory.classes)
+    if not 0 <= loss < 100:
+        raise InputError(f"loss={loss}; give percentage points of top-1, 0 or more")
+    queries = _queries(recognizer, images, k)
+    truth = [image.label for image in images]
+    rows: list[dict[str, Any]] = []
+    judged: list[Judged] = []
+    for settings, ranker in _rankers(recognizer, path, threads):
+        found = judge(ranker, queries, truth, settings["rank"] if "mode" not in settings else settings["mode"])
+        fusion = fit_fusion(found)
+        rows.append(
+            {
+                **settings,
+                "fusion": fusion,
+                "top1": round(100 * found.top1(0.0), 2),
+                "fused_top1": round(100 * found.top1(fusion), 2),
+                "milliseconds": round(found.milliseconds, 2),
+            }
+        )
+        judged.append(found)
+    if not rows:
+        raise InputError(f"{path}: nothing ranks here; add an MLLM with `rar-export mllm`, or texts for wca")
+    retrieval = round(100 * float(judged[0].right[:, 0].mean()), 2)
+
+    def merit(row: int) -> tuple[float, bool, float]:
+        return rows[row]["fused_top1"], rows[row]["rank"] == "mllm", -rows[row]["milliseconds"]
+
+    best = max(range(len(rows)), key=merit)
+    gate = fit_gate(judged[best], rows[best]["fusion"], loss)
+    measured = {
+        "pictures": len(images),
+        "k": k,
+        "retrieval": retrieval,
+        "in_k": round(100 * float(judged[0].right.any(1).mean()), 2),
+        "rankers": rows,
+        "gate": gate,
+    }
+    stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
+    stored |= {"gate": gate["margin"], "measured": measured}
+    # Fusion keeps the ranker from harm where it is asked for; the default it is only where it gains.
+    rank: Rank = stored["rank"] if rows[best]["fused_top1"] > retrieval else "none"
+    bundles.annotate(path, "memory", rank=rank, tune=stored)
+    return stored | {"default": rank}
+
+
+def judge(ranker: Ranker, queries: Sequence[Query], truth: Sequence[str], name: str = "ranking") -> Judged:
+    """Ranks queries and compares with the truth."""
+    scores, times = [], []
+    for start in tqdm(range(0, len(queries), _CHUNK), desc=name, disable=None):
+        part = queries[start : start + _CHUNK]
+        began = perf_counter()
+        scores += [ranking.scores for ranking in ranker.rank(part)]
+        times.append(1e3 * (perf_counter() - began) / len(part))
+    return Judged(
+        np.array([[candidate.similarity for candidate in query.candidates] for query in queries], np.float32),
+        np.stack(scores),
+        np.array([[c.label == own for c in query.candidates] for query, own in zip(queries, truth, strict=True)]),
+        float(np.median(times)),
+    )
+
+
+def fit_fusion(judged: Judged) -> float:
+    """The weight of the similarity with the most pictures right.
+
+    Of several such the middle one: next to an edge, other pictures would fall off.
+    """
+    shares = np.array([judged.top1(weight) for weight in WEIGHTS])
+    best = np.flatnonzero(shares == shares.max())
+    return float(WEIGHTS[best[len(best) // 2]])
+
+
+def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
+    """The smallest margin above which the retrieval's order may stand.
+
+    Args:
+        judged: The ranker on held-out pictures.
+        fusion: Its weight of the similarity.
+        loss: Percentage points of top-1 that may be lost.
+
+    Returns:
+        `margin`; `skipped`, the share of pictures at or above it; `top1`, in percent, with it.
+    """
+    if judged.similarity.shape[1] < 2:
+        return {"margin": 0.0, "skipped": 1.0, "top1": round(100 * judged.top1(fusion), 2)}
+    margins = judged.similarity[:, 0] - judged.similarity[:, 1]
+    order = np.argsort(-margins, kind="stable")  # the surest first
+    gained = judged.right[order, 0].astype(int) - judged.hits(fusion)[order]
+    lost = -np.concatenate([[0], np.cumsum(gained)])  # when the surest n keep the retrieval's order
+    allowed = np.flatnonzero(lost <= loss / 100 * len(order))
+    count = int(allowed[-1])
+    # The margin of the last one that is skipped; just above the surest where none may be.
+    margin = float(margins[order[count - 1]]) if count else float(np.nextafter(margins.max(), np.float32(np.inf)))
+    skipped = margins >= np.float32(margin)
+    hits = np.where(skipped, judged.right[:, 0], judged.hits(fusion))
+    return {"margin": margin, "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
+
+
+def _queries(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> list[Query]:
+    queries = []
+    found = recognizer.queries((image.path for image in images), k)
+    for query in tqdm(found, total=len(images), desc="retrieval", disable=None):
+        if isinstance(query, ImageError):
+            raise InputError(f"{query}; mend or remove the picture") from query
+        queries.append(query)
+    return queries
+
+
+def _rankers(
+    recognizer: Recognizer, path: str | os.PathLike[str], threads: int | None
+) -> Iterator[tuple[dict[str, Any], Ranker]]:
+    """All rankers that the bundle can run, each with its settings."""
+    bundle = bundles.Bundle.open(path)
+    if "texts" in recognizer.memory.parts:
+        yield {"rank": "wca"}, Wca(recognizer.clip, recognizer.memory)
+    if "mllm" not in bundle.components:
+        return
+    model = Mllm(bundle, recognizer.clip, threads)
+    for options in (
+        MllmOptions("likelihood"),
+        MllmOptions("choice", "rotate"),
+        MllmOptions("choice", "calibrate"),
+        MllmOptions("generate"),
+    ):
+        if options.mode in model.prompt.modes:
+            yield {"rank": "mllm", "mode": options.mode, "debias": options.debias}, MllmRanker(model, options)
