@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ from rar.runtime.clip import Clip
 from rar.runtime.errors import ExportError
 from rar.runtime.files import write_json
 from rar.runtime.images import load_image
+from rar.runtime.mllm.prompt import Prompt
 
 from ..photos import package_photos
 from . import parity
@@ -27,7 +30,8 @@ from .model import Mllm
 from .prompt import compare_tokens, prompt_settings, read_prompt
 from .quantize import Precision, convert
 
-_PICTURES = 4
+# Half of them to calibrate on and half to compare with, each with all modes' prompts.
+_PICTURES = 6
 
 
 def export_mllm(
@@ -44,8 +48,8 @@ def export_mllm(
         out: The bundle's folder; must not hold an MLLM yet.
         precision: `fp32`, `fp16`, `int8` or `int4`.
         adapter: A folder that `rar-export finetune` wrote.
-        pictures: float32 [n, *vision_shape] to compare on; by default photos that packages ship, or the features
-            that the bundle's encoder gives of them.
+        pictures: float32 [n, *vision_shape], half of them to calibrate on and half to compare with; by default photos
+            that packages ship, or the features that the bundle's encoder gives of them.
 
     Returns:
         What was written into the manifest.
@@ -61,8 +65,30 @@ def export_mllm(
     prompt = read_prompt(settings, mllm.tokenizer)
     encoder = _encoder(mllm, out)
     pictures = _photos(mllm, encoder) if pictures is None else pictures
-    checks: dict[str, Any] = {"tokens": compare_tokens(mllm, prompt)}
-    cases = parity.make_cases(mllm, prompt, pictures)
+    checks = {"tokens": compare_tokens(mllm, prompt)}
+    cases = parity.make_cases(mllm, prompt, pictures, parity.GREEDY if precision == "fp32" else 0)
+    calibrating, comparing = (cases, cases) if precision == "fp32" or len(cases) < 2 else (cases[::2], cases[1::2])
+    try:
+        sees = None if encoder is None else encoder.component("clip").fingerprint
+        return _write(mllm, out, precision, _Ready(settings, prompt, calibrating, comparing, checks, merged, sees))
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written ({error.strerror or error}); nothing was changed") from error
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is known before anything is written."""
+
+    settings: dict[str, Any]
+    prompt: Prompt
+    calibrating: Sequence[parity.Case]
+    comparing: Sequence[parity.Case]
+    checks: dict[str, Any]
+    adapter: dict[str, Any] | None
+    encoder: str | None
+
+
+def _write(mllm: Mllm, out: str | os.PathLike[str], precision: Precision, ready: _Ready) -> dict[str, Any]:
     with bundles.stage(out, "mllm") as staging, tqdm(total=2 * len(GRAPHS), disable=None) as bar:
         schemes = {}
         for name in GRAPHS:
@@ -72,15 +98,15 @@ def export_mllm(
                 export_graph(mllm, name, full := Path(scratch) / f"{name}.onnx")
                 bar.update()
                 bar.set_description(f"{name} to {precision}")
-                samples = partial(parity.samples, mllm, name, prompt, cases)
+                samples = partial(parity.samples, mllm, name, ready.prompt, ready.calibrating)
                 schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision, samples)
                 bar.update()
         graphs = parity.Graphs(
             staging.folder, mllm, fp16=any(scheme["scheme"] == "fp16" for scheme in schemes.values())
         )
-        checks["logits"] = parity.compare(graphs, prompt, cases, precision)
+        logits = parity.compare(graphs, ready.prompt, ready.comparing, precision)
         mllm.tokenizer.save(str(staging.folder / "tokenizer.json"))
-        write_json(staging.folder / "prompt.json", settings)
+        write_json(staging.folder / "prompt.json", ready.settings)
         if mllm.preprocess is not None:
             write_json(staging.folder / "preprocess.json", mllm.preprocess.to_dict())
         staging.info.update(
@@ -89,10 +115,10 @@ def export_mllm(
             precision={name: scheme.pop("scheme") for name, scheme in schemes.items()},
             measured={name: scheme for name, scheme in schemes.items() if scheme},
             vision_input=mllm.vision_input,
-            encoder=None if encoder is None else encoder.component("clip").fingerprint,
+            encoder=ready.encoder,
             **parity.info(mllm),
-            parity=checks,
-            adapter=merged,
+            parity={**ready.checks, "logits": logits},
+            adapter=ready.adapter,
             made_with={name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime", "rar-runtime")},
         )
     return staging.info

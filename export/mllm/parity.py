@@ -22,7 +22,9 @@ from .prompt import LABELS
 Floats = npt.NDArray[np.float32]
 
 GREEDY = 16
-LOGITS = 1e-3
+# Largest difference of a logit at fp32: absolute, or as a share of the largest logit where those are large. Another
+# order of summation makes 5e-4 of it in 30 layers whose logits reach 30.
+LOGITS, LOGITS_SHARE = 1e-3, 1e-4
 # Least top-1 agreement and largest mean divergence (nats) of the next token over the prompts' text. They catch a
 # broken quantisation; what it costs in accuracy is for `rar-bench accuracy` to say.
 LIMITS = {"fp16": (0.95, 0.02), "int8": (0.75, 0.15), "int4": (0.4, 1.0)}
@@ -88,13 +90,14 @@ class Graphs:
         ]
 
 
-def make_cases(mllm: Mllm, prompt: Prompt, pictures: Floats) -> list[Case]:
+def make_cases(mllm: Mllm, prompt: Prompt, pictures: Floats, greedy: int = GREEDY) -> list[Case]:
     """Real prompts, one a picture, through transformers.
 
     Args:
         mllm: The model.
         prompt: Its prompt format.
         pictures: float32 [n, *vision_shape].
+        greedy: How many tokens to generate; 0 for none.
     """
     cases = []
     for number, pixels in enumerate(pictures):
@@ -106,11 +109,13 @@ def make_cases(mllm: Mllm, prompt: Prompt, pictures: Floats) -> list[Case]:
         reference: Any = mllm.reference
         with torch.inference_mode():
             logits = reference(**inputs).logits[0].numpy()
-            tokens = reference.generate(
-                **inputs, max_new_tokens=GREEDY, do_sample=False, num_beams=1, pad_token_id=mllm.stop_ids[0]
-            )[0]
-        greedy = tokens[len(ids) if "input_ids" in inputs else 0 :].tolist()
-        cases.append(Case(ids, pixels, logits, greedy))
+            answer = []
+            if greedy:
+                tokens = reference.generate(
+                    **inputs, max_new_tokens=greedy, do_sample=False, num_beams=1, pad_token_id=mllm.stop_ids[0]
+                )[0].tolist()
+                answer = tokens[len(ids) if "input_ids" in inputs else 0 :]
+        cases.append(Case(ids, pixels, logits, answer))
     return cases
 
 
@@ -175,13 +180,14 @@ def compare(graphs: Graphs, prompt: Prompt, cases: Sequence[Case], precision: st
             greedy_equal += sum(ours == theirs for ours, theirs in zip(greedy, case.greedy, strict=True))
             greedy_count += len(case.greedy)
     agreement, kl = float(np.concatenate(agreements).mean()), float(np.concatenate(divergences).mean())
-    result: dict[str, Any] = {"max_logit_difference": max(differences), "count": sum(map(len, agreements))}
+    result: dict[str, Any] = {"max_logit_difference": float(np.max(differences)), "count": sum(map(len, agreements))}
     if precision == "fp32":
         result.update(greedy_equal=greedy_equal, greedy_count=greedy_count)
-        if not (result["max_logit_difference"] <= LOGITS and greedy_equal == greedy_count):  # NaN fails
+        limit = max(LOGITS, LOGITS_SHARE * max(float(np.abs(case.logits).max()) for case in cases))
+        if not (result["max_logit_difference"] <= limit and greedy_equal == greedy_count):  # NaN fails
             raise ExportError(
-                f"the fp32 graphs are too far from transformers: logits differ by {max(differences):.3g} (limit "
-                f"{LOGITS}), {greedy_equal} of {greedy_count} greedy tokens are equal; please report this model"
+                f"the fp32 graphs are too far from transformers: logits differ by {np.max(differences):.3g} (limit "
+                f"{limit:.3g}), {greedy_equal} of {greedy_count} greedy tokens are equal; please report this model"
             )
         return result
     least, most = LIMITS[precision]

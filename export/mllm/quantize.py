@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -30,7 +31,7 @@ def convert(
 
     Args:
         name: `vision`, `embed` or `decoder`.
-        source: The fp32 graph.
+        source: The fp32 graph, on the target's file system; moved where nothing is to be changed.
         target: The graph to write.
         precision: What was asked for. At `int8` and `int4` the token table has 8 bits a row and the picture tower is
             `int8`, or `fp16` where that loses too much.
@@ -39,8 +40,13 @@ def convert(
     Returns:
         `scheme`, and what was measured to choose it.
     """
-    if precision == "fp32" or precision == "fp16":
-        return {"scheme": graph.convert(source, target, precision, ())}
+    if precision == "fp32":
+        for suffix in ("", ".data"):
+            os.replace(f"{source}{suffix}", f"{target}{suffix}")
+            os.chmod(f"{target}{suffix}", 0o644)
+        return {"scheme": "fp32"}
+    if precision == "fp16":
+        return {"scheme": graph.convert(source, target, "fp16", ())}
     if name == "embed":
         _quantize_table(source, target)
         return {"scheme": "int8 rows"}

@@ -88,9 +88,10 @@ def load(source: str, tiles: int | None = None) -> Mllm:
     with _loading(source, "image processor"):
         images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
     with _loading(source, "weights"):
-        model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
             source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
         )
+    model, found = loaded
     # transformers itself only warns, and fills what is missing with random numbers.
     if missing := [*found["missing_keys"], *found["mismatched_keys"]]:
         raise ExportError(f"{source}: {len(missing)} weights are missing or of other shapes, as {missing[0]}")
