@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from rar.export.cli import main
 from rar.export.mllm.adapter import merge
 from rar.export.mllm.export import export_mllm
 from rar.export.mllm.source import load
-from rar.runtime import ExportError
+from rar.runtime import Bundle, ExportError
 
 MODES = {"likelihood": {"instruction": "Name it.", "question": "What is it?", "answer": ""}}
 
@@ -54,11 +55,20 @@ def test_the_model_with_an_adapter_computes_what_peft_does(
     assert any("lora_" in name for name, _ in mllm.language.named_parameters()) == keep_thin
 
 
-def test_an_adapter_and_its_prompt_are_exported(adapted: tuple[Path, Any], tiny_llava: Path, tmp_path: Path) -> None:
-    mllm = load(str(tiny_llava))
-    info = export_mllm(mllm, tmp_path / "bundle", "int4", adapted[0])
-    assert json.loads((tmp_path / "bundle" / "mllm" / "prompt.json").read_text())["modes"] == MODES
-    assert info["adapter"]["made"]["base"] == "x"
+def test_the_command_exports_an_adapter_and_its_prompt(
+    adapted: tuple[Path, Any], tiny_llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    options = ["--model", str(tiny_llava), "--precision", "int4", "--adapter", str(adapted[0])]
+    assert main(["mllm", str(out), *options]) == 0
+    assert "int4, against transformers: max_logit_difference" in capsys.readouterr().out
+    assert json.loads((out / "mllm" / "prompt.json").read_text())["modes"] == MODES
+    info = Bundle.open(out).component("mllm").info
+    assert info["adapter"] == {
+        "lora": True,
+        "projector": False,
+        "made": {"base": "x", "architecture": "llava", "dim": 64, "layers": 2},
+    }
     assert info["parity"]["logits"]["kl"] < 0.5
 
 
