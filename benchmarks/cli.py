@@ -12,6 +12,8 @@ from rar.runtime.cli import guard
 _COMMANDS = {
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
     "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
+    "ranking": "what each ranker makes of the candidates, by k and by shots",
+    "new_classes": "ranking of classes that fine-tuning never saw",
     "imagenet": "the starter's retrieval by names against its backbone's classifier",
     "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",
     "footprint": "install size, opening time and memory of the runtime process",

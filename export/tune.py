@@ -50,6 +50,13 @@ class Judged:
     right: npt.NDArray[np.bool_]
     milliseconds: float = 0.0
 
+    @property
+    def margins(self) -> Floats:
+        """By how much the best class is more similar than the second: float32 [N]; infinite where k is 1."""
+        if self.similarity.shape[1] < 2:
+            return np.full(len(self.similarity), np.inf, np.float32)
+        return np.asarray(self.similarity[:, 0] - self.similarity[:, 1])
+
     def top1(self, fusion: float) -> float:
         """Share of pictures whose best final score is the true class's."""
         return float(self.hits(fusion).mean())
@@ -91,11 +98,11 @@ def tune(
     k = min(k, recognizer.memory.classes)
     if not 0 <= loss < 100:
         raise InputError(f"loss={loss}; give percentage points of top-1, 0 or more")
-    queries = _queries(recognizer, images, k)
+    queries = retrieve(recognizer, images, k)
     truth = [image.label for image in images]
     rows: list[dict[str, Any]] = []
     judged: list[Judged] = []
-    for settings, ranker in _rankers(recognizer, path, threads):
+    for settings, ranker in rankers(recognizer, path, threads):
         found = judge(ranker, queries, truth, settings["rank"] if "mode" not in settings else settings["mode"])
         fusion = fit_fusion(found)
         rows.append(
@@ -172,7 +179,7 @@ def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
     """
     if judged.similarity.shape[1] < 2:
         return {"margin": 0.0, "skipped": 1.0, "top1": round(100 * judged.top1(fusion), 2)}
-    margins = judged.similarity[:, 0] - judged.similarity[:, 1]
+    margins = judged.margins
     order = np.argsort(-margins, kind="stable")  # the surest first
     gained = judged.right[order, 0].astype(int) - judged.hits(fusion)[order]
     lost = -np.concatenate([[0], np.cumsum(gained)])  # when the surest n keep the retrieval's order
@@ -185,7 +192,12 @@ def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
     return {"margin": margin, "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
 
 
-def _queries(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> list[Query]:
+def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> list[Query]:
+    """What a ranker is given of labelled pictures.
+
+    Raises:
+        InputError: A picture cannot be read.
+    """
     queries = []
     found = recognizer.queries((image.path for image in images), k)
     for query in tqdm(found, total=len(images), desc="retrieval", disable=None):
@@ -195,7 +207,7 @@ def _queries(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) ->
     return queries
 
 
-def _rankers(
+def rankers(
     recognizer: Recognizer, path: str | os.PathLike[str], threads: int | None
 ) -> Iterator[tuple[dict[str, Any], Ranker]]:
     """All rankers that the bundle can run, each with its settings."""

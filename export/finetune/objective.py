@@ -99,15 +99,15 @@ def scores(mode: Mode, question: Question, logits: torch.Tensor) -> torch.Tensor
     return torch.stack([found[list(r), list(t)].mean() for r, t in zip(question.rows, question.targets, strict=True)])
 
 
-def loss(mode: Mode, exercise: Exercise, logits: torch.Tensor) -> torch.Tensor:
+def loss(mode: Mode, exercise: Exercise, logits: torch.Tensor, contrast: bool = True) -> torch.Tensor:
     """The loss of one exercise.
 
     Where candidates are scored, cross-entropy between them; where names or lists are answers, also the answer's
     own negative log-probability, as a language model is trained.
     """
     found = scores(mode, exercise.question, logits)
-    if mode == "generate":
-        return -found[0]
+    if mode == "generate" or (mode == "likelihood" and not contrast):
+        return -found[exercise.right]
     right = torch.tensor(exercise.right, device=found.device)
-    contrast = functional.cross_entropy(found, right, label_smoothing=_SMOOTHING)
-    return contrast if mode == "choice" else contrast - found[exercise.right]
+    between = functional.cross_entropy(found, right, label_smoothing=_SMOOTHING)
+    return between if mode == "choice" else between - found[exercise.right]

@@ -16,6 +16,8 @@ class FinetuneOptions:
     Attributes:
         objectives: What is trained, a batch of each in turn: `likelihood` of the true name against the others',
             `choice` of its letter, or `generate`, the paper's sorted list.
+        contrast: Whether `likelihood` also trains the true name against the other candidates' (cross-entropy between
+            them), or its own log-probability alone.
         modes: Texts of prompts in place of the runtime's defaults. They become the adapter's.
         k: Candidates a sample.
         neighbours: Ranking of distinct classes that the lists are windows of.
@@ -33,6 +35,7 @@ class FinetuneOptions:
     """
 
     objectives: tuple[Mode, ...] = ("likelihood",)
+    contrast: bool = True
     modes: Mapping[Mode, Mapping[str, str]] | None = None
     k: int = 5
     neighbours: int = 20

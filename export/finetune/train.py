@@ -73,7 +73,8 @@ def finetune(
         raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     # What is not trained keeps its default prompt, so that it can still be asked.
-    modes: dict[str, Mapping[str, str]] = {**MODES, **(options.modes or {})}
+    own = options.modes or {}
+    modes: dict[str, Mapping[str, str]] = {mode: own.get(mode, texts) for mode, texts in MODES.items()}
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
     if not (folder / _SAMPLES).exists():
         write_samples(build_samples(clip, sources, options.k, options.neighbours, options.seed), folder / _SAMPLES)
@@ -147,7 +148,9 @@ class _Trainer:
         with self._autocast():
             pictures = self._see(seen)
             logits = run(self.mllm, self.prompt, mode, [exercise.question for exercise in exercises], pictures)
-            total = torch.stack([loss(mode, e, row) for e, row in zip(exercises, logits, strict=True)]).mean()
+            total = torch.stack(
+                [loss(mode, e, row, self.options.contrast) for e, row in zip(exercises, logits, strict=True)]
+            ).mean()
             total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), _CLIP_NORM)
         for group in self.optimizer.param_groups:
