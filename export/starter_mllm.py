@@ -30,7 +30,7 @@ MODES: Mapping[Mode, Mapping[str, str]] = {
 
 PARTS, CHANNELS = 9, 1280  # of the encoder's `image_features`
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_TOKENS, _HEADS, _WIDTH, _DROPOUT = 4, 8, 128, 0.2
+_TOKENS, _HEADS, _WIDTH, _DROPOUT = 4, 8, 128, 0.4
 # A token that SmolLM2's vocabulary keeps for source files; it stands for the picture in the reference's ids.
 _PICTURE = "<filename>"
 
