@@ -9,13 +9,10 @@ slows all alike; ratios are between medians.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from itertools import product
-from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -33,6 +30,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.recognizer import Recognizer
 
 from . import report
+from .process import in_a_process
 
 # Runs one batch of pictures and returns the seconds each stage took, and their total.
 Stack: TypeAlias = Callable[[list[Path]], dict[str, float]]
@@ -78,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         openers |= {name: partial(_open_ours, out, args.threads) for name, out in bundles.items()}
         times: dict[tuple[int, str], list[dict[str, float]]] = {}
         for block, (name, opener) in product(range(_BLOCKS), openers.items()):
-            with _in_a_process(opener) as stack:
+            with in_a_process(opener) as stack:
                 for batch in args.batch:
                     stack(paths[:batch])  # warm-up
                     for turn in range(args.rounds):
@@ -101,34 +99,6 @@ def run(args: argparse.Namespace) -> int:
     }
     report.write(result, args.out)
     return 0
-
-
-@contextmanager
-def _in_a_process(opener: Callable[[], Stack]) -> Iterator[Stack]:
-    """A stack that runs in a fresh process for as long as the context lasts."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, opener), daemon=True)
-    process.start()
-    theirs.close()
-
-    def stack(paths: list[Path]) -> dict[str, float]:
-        ours.send(paths)
-        laps: dict[str, float] = ours.recv()
-        return laps
-
-    try:
-        yield stack
-    finally:
-        ours.close()
-        process.join()
-
-
-def _serve(connection: Connection, opener: Callable[[], Stack]) -> None:
-    stack = opener()
-    with suppress(EOFError):  # the other end was closed
-        while True:
-            connection.send(stack(connection.recv()))
 
 
 def _open_plain(model: str, vectors: Path, threads: int | None) -> Stack:

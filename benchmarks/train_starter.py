@@ -23,7 +23,15 @@ from rar.runtime.clip import Clip
 from rar.runtime.files import write_json
 
 OPTIONS = FinetuneOptions(
-    objectives=("likelihood",), modes=MODES, epochs=0.42, batch=16, lr=2e-4, projector_lr=1e-3, rank=8, save_every=50
+    objectives=("likelihood",),
+    modes=MODES,
+    neighbours=10,
+    epochs=0.35,
+    batch=16,
+    lr=2e-4,
+    projector_lr=1e-3,
+    rank=8,
+    save_every=50,
 )
 # Every third ImageNet sample is kept for the fusion.
 _KEPT = 3

@@ -11,7 +11,10 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.cli import printable
 from rar.runtime.clip import Clip
 from rar.runtime.errors import BundleError
-from rar.runtime.memory import Memory
+from rar.runtime.memory import Candidate, Memory
+from rar.runtime.mllm.model import Mllm
+from rar.runtime.mllm.ranker import MllmRanker
+from rar.runtime.rank import Query
 from rar.runtime.recognizer import Recognizer
 
 # Entries of each part that are searched for themselves.
@@ -45,12 +48,25 @@ def verify(path: str | os.PathLike[str]) -> Iterator[str]:
         if embedding.shape != (1, clip.dim) or not np.isclose(np.linalg.norm(embedding), 1, atol=1e-2):
             raise BundleError(f"{bundle.root}: the {tower} tower gives no unit vector of {clip.dim}; export it again")
     yield f"encoder: both towers give unit vectors of {clip.dim} dimensions"
+    if "mllm" in bundle.components:
+        yield _ranks(bundle, clip)
     if "memory" not in bundle.components:
         yield "memory: none yet"
         return
     yield from _self_retrieval(bundle)
     Recognizer.open(path, "cpu")
     yield "recognizer: opens"
+
+
+def _ranks(bundle: Bundle, clip: Clip) -> str:
+    pixels = np.full((8, 8, 3), 128, np.uint8)
+    embeddings, features = clip.encode(clip.preprocess([pixels]))
+    names = [Candidate("a cat", 0.2), Candidate("a dog", 0.1)]
+    query = Query(pixels, embeddings[0], names, None if features is None else features[0])
+    scores = MllmRanker(Mllm(bundle, clip)).rank([query])[0].scores
+    if not np.isfinite(scores).all():
+        raise BundleError(f"{bundle.root}: the MLLM's scores are {scores.tolist()}; export it again")
+    return "mllm: ranks two names for a grey picture"
 
 
 def _self_retrieval(bundle: Bundle) -> Iterator[str]:

@@ -6,7 +6,9 @@ projector turns into four tokens. So a picture passes the backbone once for retr
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,8 +124,10 @@ def _language_model() -> tuple[Any, Any]:
         )
     folder = next(iter(spec.submodule_search_locations))
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
+        # It shows a bar whether or not there is a terminal, and advice on tokenizers that are not GGUF's.
+        with contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
     except ImportError as error:
-        raise ExportError(f"{error}; install the `export` extra") from error
+        raise ExportError(f"{error}; install the `starter` extra") from error
     return model.eval(), tokenizer

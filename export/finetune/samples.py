@@ -1,8 +1,9 @@
 """The training set: for each picture, lists of candidates that retrieval could have found.
 
-As in the paper, candidates come from disjoint halves (no picture finds itself) and each list is a window of k in
-a longer ranking that holds the true class. Unlike in its code (Liuziyu77/RAR, finetune/build_finetuning_data.ipynb),
-names in a list are distinct, and their order is drawn anew at each step.
+As in the paper, candidates come from disjoint halves (no picture finds itself) and the lists of a picture are windows
+in a longer ranking. Unlike in its code (Liuziyu77/RAR, finetune/build_finetuning_data.ipynb), names in a list are
+distinct, their order is drawn anew at each step, and a window slides over the other classes while the true class
+stays: with windows of the ranking itself, a picture that retrieval gets right would give one list instead of 16.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def build_samples(
         seed: Of the halves.
 
     Returns:
-        For each picture one sample a window that holds its class; none where its class is not in the ranking.
+        For each picture one sample a window; none where its class is not in the ranking.
 
     Raises:
         InputError: A source has fewer than k classes, or a picture cannot be read.
@@ -86,12 +87,12 @@ def build_samples(
 
 
 def windows(ranking: Sequence[int], label: int, k: int) -> list[list[int]]:
-    """All windows of k in a ranking that hold a label."""
+    """The label among each k - 1 neighbours in a row of the others in its ranking, all in the ranking's order."""
     if label not in ranking:
         return []
-    place = ranking.index(label)
-    starts = range(max(0, place - k + 1), min(place, len(ranking) - k) + 1)
-    return [list(ranking[start : start + k]) for start in starts]
+    others = [other for other in ranking if other != label]
+    starts = range(len(others) - (k - 1) + 1)
+    return [sorted([label, *others[start : start + k - 1]], key=ranking.index) for start in starts]
 
 
 def write_samples(samples: Sequence[Sample], file: Path) -> None:
