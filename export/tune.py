@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from rar.runtime import bundle as bundles
 from rar.runtime.errors import ImageError, InputError
+from rar.runtime.images import Pixels, load_image
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.rank import Query, Ranker
@@ -28,9 +29,10 @@ from .labelled import LabelledImage
 
 Floats = npt.NDArray[np.float32]
 
-# A margin of similarity is a few hundredths and a log-probability a few units, so weights reach far; at the last
-# one only the retrieval's order is left.
+# A margin of similarity is a few hundredths and a log-probability a few units, so weights reach far.
 WEIGHTS = np.concatenate([[0.0], np.geomspace(0.3, 3000, 41)])
+# Beside it a float32 has no room for a ranker's score: the retrieval's order is left.
+_RETRIEVAL_ALONE = 1e12
 _CHUNK = 16
 
 
@@ -91,13 +93,19 @@ def tune(
 
     Raises:
         InputError: A picture's class is not in the memory, or a picture cannot be read, or nothing can rank.
+        BundleError: The manifest cannot be written.
     """
-    recognizer = Recognizer.open(path, provider, threads=threads)
-    if unknown := sorted({image.label for image in images} - set(recognizer.memory.labels)):
-        raise InputError(f"{unknown[0]!r} and {len(unknown) - 1} more classes of the pictures are not in the memory")
-    k = min(k, recognizer.memory.classes)
+    if not images:
+        raise InputError("tuning needs held-out pictures; give one or more")
     if not 0 <= loss < 100:
         raise InputError(f"loss={loss}; give percentage points of top-1, 0 or more")
+    recognizer = Recognizer.open(path, provider, threads=threads)
+    if unknown := sorted({image.label for image in images} - set(recognizer.memory.labels)):
+        raise InputError(
+            f"the memory has no class {unknown[0]!r} ({len(unknown)} of the pictures' classes are not in it); "
+            "leave such pictures out, or add them to the memory"
+        )
+    k = min(k, recognizer.memory.classes)
     queries = retrieve(recognizer, images, k)
     truth = [image.label for image in images]
     rows: list[dict[str, Any]] = []
@@ -142,26 +150,27 @@ def tune(
 
 def judge(ranker: Ranker, queries: Sequence[Query], truth: Sequence[str], name: str = "ranking") -> Judged:
     """Ranks queries and compares with the truth."""
-    scores, times = [], []
+    similarity, scores, right, times = [], [], [], []
     for start in tqdm(range(0, len(queries), _CHUNK), desc=name, disable=None):
         part = queries[start : start + _CHUNK]
         began = perf_counter()
         scores += [ranking.scores for ranking in ranker.rank(part)]
         times.append(1e3 * (perf_counter() - began) / len(part))
-    return Judged(
-        np.array([[candidate.similarity for candidate in query.candidates] for query in queries], np.float32),
-        np.stack(scores),
-        np.array([[c.label == own for c in query.candidates] for query, own in zip(queries, truth, strict=True)]),
-        float(np.median(times)),
-    )
+        similarity += [[candidate.similarity for candidate in query.candidates] for query in part]
+        labels = truth[start : start + _CHUNK]
+        right += [[c.label == own for c in query.candidates] for query, own in zip(part, labels, strict=True)]
+    return Judged(np.array(similarity, np.float32), np.stack(scores), np.array(right), float(np.median(times)))
 
 
 def fit_fusion(judged: Judged) -> float:
-    """The weight of the similarity with the most pictures right.
+    """The weight of the similarity with the most pictures right: never fewer than retrieval has.
 
     Of several such the middle one: next to an edge, other pictures would fall off.
     """
-    shares = np.array([judged.top1(weight) for weight in WEIGHTS])
+    # Python's floats, as the runtime has them: NumPy's would add up in float64.
+    shares = np.array([judged.top1(float(weight)) for weight in WEIGHTS])
+    if shares.max() < judged.right[:, 0].mean():
+        return _RETRIEVAL_ALONE
     best = np.flatnonzero(shares == shares.max())
     return float(WEIGHTS[best[len(best) // 2]])
 
@@ -183,7 +192,9 @@ def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
     order = np.argsort(-margins, kind="stable")  # the surest first
     gained = judged.right[order, 0].astype(int) - judged.hits(fusion)[order]
     lost = -np.concatenate([[0], np.cumsum(gained)])  # when the surest n keep the retrieval's order
-    allowed = np.flatnonzero(lost <= loss / 100 * len(order))
+    # Pictures of one margin are skipped or ranked together.
+    apart = np.concatenate([[True], np.diff(margins[order]) < 0, [True]])
+    allowed = np.flatnonzero(apart & (lost <= loss / 100 * len(order) + 1e-9))
     count = int(allowed[-1])
     # The margin of the last one that is skipped; just above the surest where none may be.
     margin = float(margins[order[count - 1]]) if count else float(np.nextafter(margins.max(), np.float32(np.inf)))
@@ -192,19 +203,39 @@ def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
     return {"margin": margin, "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
 
 
-def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> list[Query]:
+class _Queries(Sequence[Query]):
+    """Queries whose pictures are decoded again when they are asked for: all at once would not fit into memory."""
+
+    def __init__(self, images: Sequence[LabelledImage], queries: Sequence[Query]) -> None:
+        self._images, self._queries = images, queries
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    @overload
+    def __getitem__(self, index: int) -> Query: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Query]: ...
+    def __getitem__(self, index: int | slice) -> Query | list[Query]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return replace(self._queries[index], pixels=load_image(self._images[index].path))
+
+
+def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> Sequence[Query]:
     """What a ranker is given of labelled pictures.
 
     Raises:
         InputError: A picture cannot be read.
     """
+    empty: Pixels = np.empty((0, 0, 3), np.uint8)
     queries = []
     found = recognizer.queries((image.path for image in images), k)
     for query in tqdm(found, total=len(images), desc="retrieval", disable=None):
         if isinstance(query, ImageError):
             raise InputError(f"{query}; mend or remove the picture") from query
-        queries.append(query)
-    return queries
+        queries.append(replace(query, pixels=empty))
+    return _Queries(images, queries)
 
 
 def rankers(

@@ -14,7 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -232,11 +232,15 @@ def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
     """Sets entries in a component's info; its files stay as they are.
 
     Raises:
-        BundleError: There is no such component.
+        BundleError: There is no such component, or the manifest cannot be written.
     """
     bundle = Bundle.open(root)
-    bundle.component(name).info.update(info)
-    write_json(bundle.root / MANIFEST, _to_json(bundle.components))
+    component = bundle.component(name)
+    noted = replace(component, info={**component.info, **info})
+    try:
+        write_json(bundle.root / MANIFEST, _to_json({**bundle.components, name: noted}))
+    except OSError as error:
+        raise BundleError(f"{bundle.root}: cannot be written ({error.strerror}); it is as it was") from error
 
 
 def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
