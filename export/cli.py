@@ -312,9 +312,10 @@ def _finetune(args: argparse.Namespace) -> None:
     from .finetune.train import finetune
     from .mllm import source
 
+    texts = labelled.read_text(Path(args.prompts)) if args.prompts else "null"
     try:
-        modes = json.loads(labelled.read_text(Path(args.prompts))) if args.prompts else None
-    except ValueError as error:
+        modes = json.loads(texts)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{args.prompts}: not JSON ({error})") from error
     options = FinetuneOptions(
         objectives=tuple(args.objective),

@@ -41,7 +41,9 @@ def save(
     import peft
     import safetensors.torch
 
-    state = {name: value.detach().half().cpu() for name, value in peft.get_peft_model_state_dict(language).items()}
+    # "auto" would ask the model hub whether the base has other embeddings; none are trained here.
+    own = peft.get_peft_model_state_dict(language, save_embedding_layers=False)
+    state = {name: value.detach().half().cpu() for name, value in own.items()}
     language.peft_config["default"].inference_mode = True
     language.peft_config["default"].save_pretrained(str(folder))
     with atomic_file(folder / "adapter_model.safetensors") as file:

@@ -62,9 +62,13 @@ def run(
 
     Returns:
         For each question its logits: float32 [M, V] of the tree's places.
+
+    Raises:
+        InputError: A prompt is longer than the model's context.
     """
     device = pictures.device
     rows = [pack([question.tree], prefix=prompt.head(mode), positions=prompt.positions) for question in questions]
+    prompt.check(max(int(row.positions.max()) for row in rows) + 1)
     length, places = max(len(row.ids) for row in rows), max(len(row.places[0]) for row in rows)
     dims = mllm.decoder.position_dims
     ids = torch.zeros(len(rows), length, dtype=torch.int64)

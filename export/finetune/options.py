@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rar.runtime.errors import InputError
-from rar.runtime.mllm.prompt import Mode
+from rar.runtime.mllm.prompt import MODES, Mode
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,30 @@ class FinetuneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.objectives or not set(self.objectives) <= set(MODES):
+            raise InputError(f"objectives {self.objectives!r}; give some of {', '.join(MODES)}")
         numbers = (self.epochs, self.batch, self.rank, self.save_every, self.views)
         rates = (self.lr, self.projector_lr)
-        if not self.objectives or min(numbers) <= 0 or not all(0 < rate < 1 for rate in rates):
-            raise InputError(f"fine-tuning needs an objective, positive counts and learning rates below 1; not {self}")
+        if not all(0 < number < math.inf for number in numbers) or not all(0 < rate < 1 for rate in rates):
+            raise InputError(f"fine-tuning needs positive counts and learning rates below 1; not {self}")
+        if not 0 <= self.dropout < 1 or not 0 <= self.seed < 2**32:
+            raise InputError(f"dropout={self.dropout}, seed={self.seed}; give a dropout below 1 and a seed from 0")
+        _check_modes(self.modes)
+
+
+def _check_modes(modes: object) -> None:
+    """Passes texts that a model can be exported with: a misspelt part would only be missed after the training."""
+    parts = {"instruction", "question", "answer"}
+    fits = modes is None or (
+        isinstance(modes, Mapping)
+        and set(modes) <= set(MODES)
+        and all(
+            isinstance(texts, Mapping) and set(texts) <= parts and all(isinstance(t, str) for t in texts.values())
+            for texts in modes.values()
+        )
+    )
+    if not fits:
+        raise InputError(
+            f"prompts must be {{mode: {{part: text}}}} with the modes {', '.join(MODES)} "
+            f"and the parts {', '.join(sorted(parts))}"
+        )

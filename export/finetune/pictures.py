@@ -73,7 +73,7 @@ def compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path)
     """Features of each picture as it is and of random views: float16 [pictures, 1 + views, t, C], memory-mapped.
 
     Args:
-        clip: The encoder.
+        clip: An encoder with `image_features`.
         paths: The pictures.
         views: Random views a picture.
         seed: Of the views.
@@ -81,10 +81,8 @@ def compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path)
 
     Raises:
         ImageError: A picture cannot be read.
-        ExportError: The encoder gives no features.
+        ExportError: The file holds other pictures' features.
     """
-    if not clip.has_features:
-        raise ExportError("the encoder gives no image_features, which this model sees by; export it again")
     if not file.exists():
         _compute(clip, paths, views, seed, file)
     found = np.load(file, mmap_mode="r")
@@ -118,7 +116,7 @@ def _compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path
             if start + _PICTURES < len(paths):
                 ahead = worker.submit(prepare, start + _PICTURES)
             _, features = clip.encode(pixels)
-            assert features is not None  # noqa: S101  # has_features was asked
+            assert features is not None  # noqa: S101  # see `compute`
             if start == 0:
                 shape = (len(paths), 1 + views, *features.shape[1:])
                 header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}

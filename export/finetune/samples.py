@@ -9,6 +9,7 @@ stays: with windows of the ranking itself, a picture that retrieval gets right w
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -48,7 +49,7 @@ def build_samples(
     """Ranking exercises from labelled pictures.
 
     A source's pictures are searched in the other half of the same source; where no class has a second picture,
-    among the embedded names of its classes.
+    among the embedded names of its classes. A picture that a source lists twice counts once, or it would find itself.
 
     Args:
         clip: The encoder that will retrieve.
@@ -61,13 +62,13 @@ def build_samples(
         For each picture one sample a window; none where its class is not in the ranking.
 
     Raises:
-        InputError: A source has fewer than k classes, or a picture cannot be read.
+        InputError: A source has fewer than k classes, a picture has two, or one cannot be read.
     """
     if not 2 <= k <= neighbours:
         raise InputError(f"k={k} and neighbours={neighbours} do not fit; give 2 <= k <= neighbours")
     chance = np.random.default_rng(seed)
     samples: list[Sample] = []
-    for images in sources:
+    for images in distinct(sources):
         names = check_labels(sorted({image.label for image in images}), "the training pictures")
         if len(names) < k:
             raise InputError(f"the training pictures show {len(names)} classes; lists of {k} need {k} or more")
@@ -78,12 +79,35 @@ def build_samples(
         else:
             similarity = embeddings @ clip.embed_names(names).T
         ranking = np.argsort(-similarity, axis=1, kind="stable")[:, : min(neighbours, len(names))]
-        for image, label, order in zip(images, labels, ranking, strict=True):
-            for window in windows(order.tolist(), int(label), k):
-                samples.append(Sample(str(image.path.resolve()), image.label, tuple(names[i] for i in window)))
+        for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+            found = [i for i in ranking[row].tolist() if similarity[row, i] > -np.inf]
+            for window in windows(found, int(label), k):
+                samples.append(Sample(os.path.realpath(image.path), image.label, tuple(names[i] for i in window)))
     if not samples:
         raise InputError("no picture's class is among its neighbours'; give more pictures a class")
     return samples
+
+
+def distinct(sources: Sequence[Sequence[LabelledImage]]) -> list[list[LabelledImage]]:
+    """The sources with each picture once.
+
+    Raises:
+        InputError: A picture has two classes. Also where two sources disagree: the projector learns one name a
+            picture, and held-out pictures are searched in all sources at once.
+    """
+    labels: dict[str, str] = {}
+    found = []
+    for images in sources:
+        once: dict[str, LabelledImage] = {}
+        for image in images:
+            path = os.path.realpath(image.path)
+            if labels.setdefault(path, image.label) != image.label:
+                raise InputError(
+                    f"{image.path}: is both {labels[path]!r} and {image.label!r}; give a picture one class"
+                )
+            once.setdefault(path, image)
+        found.append(list(once.values()))
+    return found
 
 
 def windows(ranking: Sequence[int], label: int, k: int) -> list[list[int]]:
@@ -99,7 +123,8 @@ def write_samples(samples: Sequence[Sample], file: Path) -> None:
     """Writes the training set, one JSON object a line."""
     with atomic_file(file) as out:
         for sample in samples:
-            out.write(json.dumps(asdict(sample), ensure_ascii=False).encode() + b"\n")
+            # File names need not be UTF-8; what stands for their bytes is written as JSON's own escape.
+            out.write(json.dumps(asdict(sample), ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def read_samples(file: Path) -> list[Sample]:
@@ -109,7 +134,8 @@ def read_samples(file: Path) -> list[Sample]:
         InputError: The file is missing or not of this form.
     """
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        # Not splitlines: names may hold line ends of Unicode's.
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         return [Sample(str(row["path"]), str(row["label"]), tuple(map(str, row["candidates"]))) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: not a training set ({error}); delete it to have it made again") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from rar.runtime.clip import Clip
 from rar.runtime.errors import ExportError, InputError
+from rar.runtime.files import atomic_file, write_json
 from rar.runtime.mllm.prompt import MODES, Mode, Prompt
 
 from ..labelled import LabelledImage
@@ -37,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 _WARMUP = 0.1
 _CLIP_NORM = 1.0
 _HELD_OUT = 300
-_SAMPLES, _LOG, _FEATURES = "samples.jsonl", "log.jsonl", "features.npy"
+_SAMPLES, _LOG, _FEATURES, _INPUTS = "samples.jsonl", "log.jsonl", "features.npy", "inputs.json"
 
 
 def finetune(
@@ -64,21 +66,37 @@ def finetune(
         The adapter's folder, for `rar-export mllm --adapter`.
 
     Raises:
-        InputError: The pictures or settings do not fit.
-        ExportError: The folder holds an adapter, or a run with other settings.
+        InputError: The pictures or settings do not fit, or a prompt is longer than the model's context.
+        ExportError: The folder holds an adapter, or a run with other settings or pictures, or cannot be written; the
+            encoder does not give what the model sees by; or the loss is no number.
     """
-    options = options or FinetuneOptions()
     folder = Path(out)
     if adapter.exists(folder):
         raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    # Before hours are spent on it.
+    if mllm.vision_input == "image_features" and not clip.has_features:
+        raise ExportError("the encoder gives no image_features, which this model sees by; export it again")
+    if missing := {image.label for image in held_out} - {image.label for images in sources for image in images}:
+        raise InputError(f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes")
+    try:
+        return _finetune(mllm, clip, sources, folder, options or FinetuneOptions(), held_out)
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written ({error.strerror or error}); begin again to go on") from error
+
+
+def _finetune(
+    mllm: Mllm,
+    clip: Clip,
+    sources: Sequence[Sequence[LabelledImage]],
+    folder: Path,
+    options: FinetuneOptions,
+    held_out: Sequence[LabelledImage],
+) -> Path:
     # What is not trained keeps its default prompt, so that it can still be asked.
     own = options.modes or {}
     modes: dict[str, Mapping[str, str]] = {mode: own.get(mode, texts) for mode, texts in MODES.items()}
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
-    if not (folder / _SAMPLES).exists():
-        write_samples(build_samples(clip, sources, options.k, options.neighbours, options.seed), folder / _SAMPLES)
-    samples = read_samples(folder / _SAMPLES)
+    samples = _samples(clip, sources, folder, options, held_out)
     check = _held_out_samples(clip, sources, held_out, options.k)
 
     torch.manual_seed(options.seed)
@@ -86,6 +104,7 @@ def finetune(
     steps = max(1, math.ceil(len(samples) * options.epochs / options.batch))
     settings = {**asdict(options), "samples": len(samples), "steps": steps, "source": mllm.source}
     done = checkpoint.load(folder, settings, trainer.parameters, trainer.optimizer)
+    _cut(folder / _LOG, done)
     if not done and isinstance(trainer.pictures, FeaturePictures):
         labels = {sample.path: sample.label for sample in samples}
         aligned = align(mllm, prompt, trainer.pictures.all(list(labels)), list(labels.values()), options.seed)
@@ -106,10 +125,42 @@ def finetune(
                 line["seconds"] = round(perf_counter() - started, 1)
                 checkpoint.save(folder, step + 1, settings, trainer.parameters, trainer.optimizer)
             _append(folder / _LOG, line)
+    trainer.train(False)
     adapter.save(folder, mllm, trainer.language, modes, {"options": settings, "parameters": trainer.count})
     checkpoint.remove(folder)
-    (folder / _FEATURES).unlink(missing_ok=True)
+    for name in (_FEATURES, _INPUTS):
+        (folder / name).unlink(missing_ok=True)
     return folder
+
+
+def _samples(
+    clip: Clip,
+    sources: Sequence[Sequence[LabelledImage]],
+    folder: Path,
+    options: FinetuneOptions,
+    held_out: Sequence[LabelledImage],
+) -> list[Sample]:
+    """The training set, or that of the run that is there if it was made from the same.
+
+    Raises:
+        ExportError: It was not.
+    """
+    listed = [[(os.path.realpath(image.path), image.label) for image in images] for images in (*sources, held_out)]
+    inputs = {
+        "k": options.k,
+        "neighbours": options.neighbours,
+        "seed": options.seed,
+        "pictures": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+    }
+    path, known = folder / _SAMPLES, folder / _INPUTS
+    if not path.exists():
+        samples = build_samples(clip, sources, options.k, options.neighbours, options.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(known, inputs)
+        write_samples(samples, path)
+    elif known.exists() and json.loads(known.read_text(encoding="utf-8")) != inputs:
+        raise ExportError(f"{folder}: holds an unfinished run on other pictures, k, neighbours or seed; delete it")
+    return read_samples(path)
 
 
 class _Trainer:
@@ -152,14 +203,18 @@ class _Trainer:
                 [loss(mode, e, row, self.options.contrast) for e, row in zip(exercises, logits, strict=True)]
             ).mean()
             total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), _CLIP_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), _CLIP_NORM)
+        value = float(total.detach())
+        # Before it reaches the weights, and with them a checkpoint.
+        if not math.isfinite(value) or not math.isfinite(float(norm)):
+            raise ExportError(
+                f"the loss became {value}, its gradient {float(norm)} long, at step {number + 1}; "
+                "begin anew with lower learning rates"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * _schedule(number, steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        value = float(total.detach())
-        if not math.isfinite(value):
-            raise ExportError(f"the loss became {value} at step {number + 1}; begin anew with lower learning rates")
         return value
 
     def accuracy(self, samples: Sequence[Sample]) -> float:
@@ -209,7 +264,10 @@ def _pictures(mllm: Mllm, clip: Clip, samples: Sequence[Sample], options: Finetu
     if mllm.preprocess is not None:
         return PixelPictures(mllm.preprocess, views > 0)
     paths = list(dict.fromkeys(sample.path for sample in samples))
-    return FeaturePictures(paths, compute(clip, paths, views, options.seed, folder / _FEATURES))
+    features = compute(clip, paths, views, options.seed, folder / _FEATURES)
+    if features.shape[2:] != tuple(mllm.vision_shape):
+        raise ExportError(f"the encoder's features are {features.shape[2:]}; {mllm.source} takes {mllm.vision_shape}")
+    return FeaturePictures(paths, features)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -239,8 +297,6 @@ def _held_out_samples(
     known = [image for images in sources for image in images]
     names = sorted({image.label for image in known})
     chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, min(len(held_out), _HELD_OUT)).astype(int)]
-    if missing := {image.label for image in chosen} - set(names):
-        raise InputError(f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes")
     labels = np.array([names.index(image.label) for image in known])
     similarity = embed_images(clip, chosen) @ embed_images(clip, known).T
     best = np.stack([similarity[:, labels == label].max(1) for label in range(len(names))], 1)
@@ -251,6 +307,21 @@ def _held_out_samples(
 
 def _first(samples: Sequence[Sample]) -> float:
     return round(sum(sample.candidates[0] == sample.label for sample in samples) / len(samples), 4)
+
+
+def _cut(log: Path, done: int) -> None:
+    """Drops what the log tells of steps that are not kept: they will be done again."""
+    if not done:
+        log.unlink(missing_ok=True)
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").split("\n"):
+        with suppress(ValueError, KeyError, TypeError):  # the last one may be cut off
+            if json.loads(line)["step"] <= done:
+                kept.append(line + "\n")
+    with atomic_file(log) as file:
+        file.write("".join(kept).encode())
 
 
 def _append(file: Path, line: Mapping[str, Any]) -> None:
