@@ -105,6 +105,10 @@ class Decoder:
         reuse_head: Keeps the KV of each prompt's constant head; False computes it in every call.
         pack_branches: Scores a picture's branches in one row; False makes one call a branch.
 
+    Attributes:
+        reuse_head: As above; may be changed between calls.
+        pack_branches: As above; may be changed between calls.
+
     The switches exist so that what each saves can be measured. In fp32 none of them changes a result.
     """
 
@@ -124,8 +128,8 @@ class Decoder:
         self._shape = shape
         self._positions = positions
         self._budget = budget
-        self._reuse_head = reuse_head
-        self._pack_branches = pack_branches
+        self.reuse_head = reuse_head
+        self.pack_branches = pack_branches
         self._heads: dict[tuple[int, ...], Cache] = {}
 
     def logits(self, head: Sequence[int], trees: Sequence[Tree], pictures: Floats) -> Iterator[Floats]:
@@ -142,7 +146,7 @@ class Decoder:
         Raises:
             BundleError: The graph does not fit its settings.
         """
-        if not self._pack_branches:
+        if not self.pack_branches:
             for tree, picture in zip(trees, pictures, strict=True):
                 yield self._branch_by_branch(head, tree, picture)
             return
@@ -218,7 +222,7 @@ class Decoder:
 
     def _rows(self, head: Sequence[int], trees: Sequence[Tree]) -> tuple[Rows, Cache]:
         """Trees as rows, and what they follow."""
-        if self._reuse_head:
+        if self.reuse_head:
             packs = [pack([tree], start=len(head), positions=self._positions) for tree in trees]
             cache = self._head(head)
         else:
