@@ -11,6 +11,7 @@ from rar.runtime.cli import guard
 
 _COMMANDS = {
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
+    "rank": "milliseconds a picture of ranking against transformers.generate",
     "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
     "ranking": "what each ranker makes of the candidates, by k and by shots",
     "new_classes": "ranking of classes that fine-tuning never saw",
