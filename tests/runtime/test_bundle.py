@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rar.runtime import Bundle, BundleError
-from rar.runtime.bundle import copy, exists, stage
+from rar.runtime.bundle import annotate, copy, exists, stage
 
 
 def write(root: Path, component: str = "memory", content: bytes = b"first") -> None:
@@ -443,3 +443,47 @@ def test_edit_manifest_helpers_agree(
     assert Bundle.open(root).read_json("memory", "b.json") == {"b": 2}
     edit_manifest(root, lambda content: content["components"]["memory"]["info"].update(made="forged"))
     assert Bundle.open(root).component("memory").info["made"] == "forged"
+
+
+class TestAnnotate:
+    def test_entries_are_set_and_all_else_stays(self, root: Path) -> None:
+        write(root, "clip", b"second")
+        before, other = tree(root), Bundle.open(root).component("clip")
+        annotate(root, "memory", rank="mllm", tune={"fusion": 1.5})
+        annotate(root, "memory", rank="none")
+        bundle = Bundle.open(root)
+        assert bundle.component("memory").info == {"made": "by hand", "rank": "none", "tune": {"fusion": 1.5}}
+        assert bundle.component("clip") == other
+        assert bundle.verify() == 4
+        after = tree(root)
+        assert after.keys() == before.keys()
+        assert {name for name in after if after[name] != before[name]} == {"bundle.json"}
+
+    def test_an_opened_bundle_does_not_change_under_its_owner(self, root: Path) -> None:
+        opened = Bundle.open(root)
+        annotate(root, "memory", rank="mllm")
+        assert opened.component("memory").info == {"made": "by hand"}
+
+    def test_a_component_that_is_not_there(self, root: Path) -> None:
+        before = tree(root)
+        with pytest.raises(BundleError, match="holds no 'mllm'"):
+            annotate(root, "mllm", rank="mllm")
+        assert tree(root) == before
+
+    @pytest.mark.parametrize("value", [float("nan"), object(), "\ud800"])
+    def test_what_is_no_json_leaves_the_old_manifest(self, root: Path, value: object) -> None:
+        before = tree(root)
+        with pytest.raises((TypeError, ValueError)):
+            annotate(root, "memory", tune=value)
+        assert tree(root) == before
+
+    def test_a_manifest_that_cannot_be_replaced(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        before = tree(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full)
+            with pytest.raises(BundleError, match=r"cannot be written \(No space left on device\); it is as it was"):
+                annotate(root, "memory", rank="none")
+        assert tree(root) == before
