@@ -17,7 +17,7 @@ from rar.export.mllm.model import Mllm
 from rar.runtime import Bundle
 from rar.runtime.clip import Clip
 
-DIM, TOKENS = LLAMA["hidden_size"], 4
+DIM, TOKENS = int(LLAMA["hidden_size"]), 4
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,9 @@ from rar.export.mllm.model import Mllm
 from rar.export.mllm.source import load
 from rar.runtime import Bundle, ExportError, InputError
 from rar.runtime.clip import Clip
-from rar.runtime.mllm.prompt import MODES
+from rar.runtime.mllm.prompt import MODES, Mode
 
-SHORT = {"likelihood": {"question": "What is it?"}}
+SHORT: Mapping[Mode, Mapping[str, str]] = {"likelihood": {"question": "What is it?"}}
 # 24 lists, so 6 steps an epoch.
 OPTIONS = FinetuneOptions(
     modes=SHORT, k=3, neighbours=4, epochs=3, batch=4, lr=1e-2, projector_lr=1e-2, rank=4, dropout=0.1, views=2,
@@ -86,7 +86,7 @@ def seeing(make_seeing: Callable[[], Mllm], seeing_clip: Clip, pictures: list[La
     """Fine-tunes the model that sees by features; the projector's alignment, always 800 steps, is cut short."""
 
     def run(out: Path, options: FinetuneOptions = OPTIONS, **change: Any) -> Path:
-        settings = {"sources": [pictures], "held_out": pictures[::2]} | change
+        settings: dict[str, Any] = {"sources": [pictures], "held_out": pictures[::2]} | change
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("rar.export.finetune.align.STEPS", 30)
             return finetune(make_seeing(), seeing_clip, settings["sources"], out, options, settings["held_out"])
@@ -141,7 +141,7 @@ class TestLearning:
         assert made["made"]["options"]["lr"] == 1e-2
         assert made["made"]["parameters"]["projector"] == 33 * 4 * 64
         modes = json.loads((whole / "prompt.json").read_text())["modes"]
-        assert modes == {**MODES, **SHORT}
+        assert modes == dict(MODES) | dict(SHORT)
 
     def test_the_model_is_left_without_dropout(
         self, make_seeing: Callable[[], Mllm], seeing_clip: Clip, pictures: list[LabelledImage], tmp_path: Path,
@@ -207,9 +207,9 @@ class TestCutOff:
         before = {path: path.read_bytes() for path in out.iterdir()}
         with pytest.raises(ExportError, match="unfinished run with other settings"):
             seeing(out, replace(OPTIONS, lr=2e-2))
-        for change in ({"k": 2}, {"neighbours": 3}, {"seed": 1}):
+        for other in (replace(OPTIONS, k=2), replace(OPTIONS, neighbours=3), replace(OPTIONS, seed=1)):
             with pytest.raises(ExportError, match="unfinished run on other pictures, k, neighbours or seed"):
-                seeing(out, replace(OPTIONS, **change))
+                seeing(out, other)
         for source in ({"sources": [pictures[:-1]]}, {"held_out": pictures[1::2]}):
             with pytest.raises(ExportError, match="unfinished run on other pictures"):
                 seeing(out, **source)
