@@ -12,7 +12,7 @@ WHEEL_TESTS := $(addprefix tests/runtime/test_,preprocess.py preprocess_simd.py 
 # Builds the starter bundle once, then recognises the photos that scikit-image and scikit-learn ship.
 demo: $(READY)
 	@test -f bundle/bundle.json || $(BIN)/rar-export starter bundle
-	@$(BIN)/rar-recognize bundle --rank wca $$($(BIN)/python -m rar.export.photos)
+	@$(BIN)/rar-recognize bundle --rank mllm $$($(BIN)/python -m rar.export.photos)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ _COMMANDS = {
     "rank": "milliseconds a picture of ranking against transformers.generate",
     "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
     "ranking": "what each ranker makes of the candidates, by k and by shots",
-    "new_classes": "ranking of classes that fine-tuning never saw",
+    "new-classes": "ranking of classes that fine-tuning never saw",
     "imagenet": "the starter's retrieval by names against its backbone's classifier",
     "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",
     "footprint": "install size, opening time and memory of the runtime process",
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=summary)
         # Only the command that runs is imported: the others may need packages that are not there.
         if arguments[:1] == [name]:
-            module = importlib.import_module(f"rar.benchmarks.{name}")
+            module = importlib.import_module(f"rar.benchmarks.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(arguments)

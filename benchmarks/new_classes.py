@@ -1,4 +1,4 @@
-"""`rar-bench new_classes`: fine-tune on some classes, rank pictures of the others.
+"""`rar-bench new-classes`: fine-tune on some classes, rank pictures of the others.
 
 A memory grows by classes that the MLLM was never trained on. Per draw a part of the classes is left out of the
 fine-tuning; the memory holds all; fusion is fitted on the left-out classes' validation pictures and measured on

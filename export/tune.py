@@ -89,7 +89,7 @@ def tune(
 
     Returns:
         What was stored: the best ranker's `rank`, `mode`, `debias`, `fusion` and `gate`, and under `measured` what
-        each gained; and `default`, the bundle's ranker from now on: that one, or `none` if it gains nothing.
+        each gained; and `default`, the bundle's ranker from now on: that one, or `none` unless it gains (`gains`).
 
     Raises:
         InputError: A picture's class is not in the memory, or a picture cannot be read, or nothing can rank.
@@ -143,7 +143,7 @@ def tune(
     stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
     stored |= {"gate": gate["margin"], "measured": measured}
     # Fusion keeps the ranker from harm where it is asked for; the default it is only where it gains.
-    rank: Rank = stored["rank"] if rows[best]["fused_top1"] > retrieval else "none"
+    rank: Rank = stored["rank"] if gains(judged[best], rows[best]["fusion"]) else "none"
     bundles.annotate(path, "memory", rank=rank, tune=stored)
     return stored | {"default": rank}
 
@@ -160,6 +160,16 @@ def judge(ranker: Ranker, queries: Sequence[Query], truth: Sequence[str], name: 
         labels = truth[start : start + _CHUNK]
         right += [[c.label == own for c in query.candidates] for query, own in zip(part, labels, strict=True)]
     return Judged(np.array(similarity, np.float32), np.stack(scores), np.array(right), float(np.median(times)))
+
+
+def gains(judged: Judged, fusion: float) -> bool:
+    """Whether the final order is better than retrieval's by more than chance gives.
+
+    Of the pictures that only one of the two gets right, more go to it by over one standard deviation of a fair coin.
+    """
+    retrieved, ranked = judged.right[:, 0], judged.hits(fusion)
+    won, lost = int((ranked & ~retrieved).sum()), int((retrieved & ~ranked).sum())
+    return won - lost > (won + lost) ** 0.5
 
 
 def fit_fusion(judged: Judged) -> float:

@@ -83,6 +83,17 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def grocery_bundle(starter: Path, grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter with the Grocery train set in its memory, at 64 dimensions. Shared: copy before writing."""
+    from rar.export.cli import main
+
+    out = tmp_path_factory.mktemp("grocery") / "bundle"
+    images = str(grocery / "train.csv")
+    assert main(["memory", str(starter), "--images", images, "--dim", "64", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def labelled_folder(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sub-folder a class, each with three pictures cut from one photo: JPEG, JPEG and PNG."""
     by_name = {path.name: path for path in photos}

@@ -45,6 +45,7 @@ def save(
     own = peft.get_peft_model_state_dict(language, save_embedding_layers=False)
     state = {name: value.detach().half().cpu() for name, value in own.items()}
     language.peft_config["default"].inference_mode = True
+    language.peft_config["default"].base_model_name_or_path = mllm.source  # else a path of this machine
     language.peft_config["default"].save_pretrained(str(folder))
     with atomic_file(folder / "adapter_model.safetensors") as file:
         file.write(safetensors.torch.save(state))
