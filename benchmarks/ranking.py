@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
             rows[f"k={k}: {name}"] = row
     if args.plain:
         plain = Recognizer.open(args.plain, "cpu")
-        for name, row in _rank(plain, args.plain, images, args.k[0], args.only).items():
-            if name not in ("none", "wca"):
+        measured = {name.split(": ")[1] for name in rows}
+        for name, row in _rank(plain, args.plain, images, args.k[0], sorted(measured - {"none", "wca"})).items():
+            if name != "none":
                 rows[f"k={args.k[0]}: not fine-tuned: {name}"] = row
     for name, row in rows.items():
         fused = f"   fused {row['fused']['percent']:5.1f}" if "fused" in row else ""

@@ -52,13 +52,17 @@ class Ranking:
     fallback: bool = False
 
     def order(self, candidates: Sequence[Candidate], fusion: float = 0.0) -> list[Candidate]:
-        """The candidates by falling final score, `scores + fusion * similarity`; of equal ones the retrieval's first.
+        """The candidates by falling final score, the mean of score and similarity.
 
         Args:
             candidates: As they were ranked.
-            fusion: Weight of the similarity against the ranker's score.
+            fusion: Weight of the similarity against the ranker's score, which weighs 1.
+
+        Returns:
+            Each with its final score; of equal ones the retrieval's first.
         """
-        finals = self.scores + fusion * np.array([candidate.similarity for candidate in candidates], np.float32)
+        similarity = np.array([candidate.similarity for candidate in candidates], np.float32)
+        finals = (self.scores + fusion * similarity) / (1 + fusion)
         return [replace(candidates[i], rank_score=float(finals[i])) for i in np.argsort(-finals, kind="stable")]
 
 

@@ -18,7 +18,7 @@ class Tuning:
     Attributes:
         rank: The ranker's name.
         mllm: The MLLM ranker's settings; None for another ranker.
-        fusion: Weight w of the final score, rank score + w * similarity.
+        fusion: Weight w of the final score, (rank score + w * similarity) / (1 + w).
         gate: The retrieval margin (best similarity less second-best) from which ranking is left out under
             gate="unsure"; None where none was fitted.
     """
@@ -42,8 +42,8 @@ class Tuning:
             options = MllmOptions(stored["mode"], stored.get("debias", MllmOptions.debias)) if rank == "mllm" else None
             fusion = float(stored.get("fusion", 0.0))
             gate = None if stored.get("gate") is None else float(stored["gate"])
-            if not math.isfinite(fusion) or (gate is not None and math.isnan(gate)):
-                raise ValueError(f"fusion {fusion} or gate {gate} is no number")
+            if not 0 <= fusion < math.inf or (gate is not None and math.isnan(gate)):
+                raise ValueError(f"fusion {fusion} or gate {gate} cannot be")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"the memory's tune is malformed ({error!r}); run `rar-export tune` again") from error
         return cls(rank, options, fusion, gate)

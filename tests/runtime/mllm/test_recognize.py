@@ -240,7 +240,7 @@ class TestTuned:
             strict=True,
         )
         for a, b in pairs:
-            expected = {c.label: c.rank_score + 2.5 * c.similarity for c in a.candidates}  # type: ignore[operator]
+            expected = {c.label: (c.rank_score + 2.5 * c.similarity) / 3.5 for c in a.candidates}  # type: ignore[operator]
             found = {c.label: c.rank_score for c in b.candidates}
             assert found == pytest.approx(expected, abs=1e-4)
             assert list(found.values()) == sorted(found.values(), reverse=True)
