@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -32,6 +33,7 @@ from .process import in_a_process
 from .rank_ways import BATCH, Asked, Way, open_baseline, open_ours, prepare, ways
 
 _K = 5
+_BUSY = 0.5  # load average before the measurement
 _BASELINE = "transformers.generate, PyTorch fp32"
 
 # Seconds that one way takes for the pictures at these places.
@@ -60,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
     """Retrieves, measures, prints and writes."""
     if args.count < BATCH or args.count % BATCH or args.rounds < 1:
         raise InputError(f"--count {args.count} must be a multiple of {BATCH}, --rounds {args.rounds} 1 or more")
-    # On a machine that is shared the baseline loses more than we do: its threads wait for each other by spinning.
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY:
+        # On a shared machine the baseline loses more than we do: its threads wait for each other by spinning.
+        print(f"the machine is busy (load {load:.1f}): the ratios will flatter us", file=sys.stderr)
     bundles = {name: Bundle.open(name) for name in args.bundle}
     asked, provider, k = _retrieve(args)
     asked, lengths = prepare(bundles[args.bundle[0]], asked)
@@ -80,10 +84,11 @@ def run(args: argparse.Namespace) -> int:
             f"{row['bundle'] or _BASELINE:<36} {row['way']:<42} batch {row['batch']}  {row['ms']['median']:8.1f} ms "
             f"({row['ms']['q25']:.1f}-{row['ms']['q75']:.1f})  {row['ratio']['median']:6.2f}x"
         )
+    adapter = args.adapter or ("the package's own" if args.model == "starter" else None)
     result = {
         "environment": {**report.environment(args.threads), "load_before": load},
         "encoder": report.encoder(bundles[args.bundle[0]], provider),
-        "baseline": {"what": _BASELINE, "model": args.model, "adapter": args.adapter or "the package's own"},
+        "baseline": {"what": _BASELINE, "model": args.model, "adapter": adapter},
         "bundles": {name: _describe(bundle, provider) for name, bundle in bundles.items()},
         "test": args.test,
         "pictures": args.count,

@@ -172,7 +172,7 @@ def open_baseline(
     """The same model in PyTorch at fp32: seconds for one picture.
 
     Raises:
-        InputError: A bundle was made with another adapter.
+        InputError: The adapter cannot be read, or a bundle was made with another one.
     """
     import torch
 
@@ -229,7 +229,10 @@ def _see(clip: Clip, asked: Sequence[Asked]) -> tuple[list[npt.NDArray[np.uint8]
 
 
 def _check_adapter(folder: Path | None, bundles: Sequence[str]) -> None:
-    made = None if folder is None else json.loads((folder / "rar.json").read_text(encoding="utf-8"))
+    try:
+        made = None if folder is None else json.loads((folder / "rar.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: is no folder of `rar-export finetune` ({error})") from error
     for name in bundles:
         merged = Bundle.open(name).component("mllm").info["adapter"]
         if (merged and merged["made"]) != made:

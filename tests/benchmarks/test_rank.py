@@ -75,10 +75,18 @@ def test_settings_that_measure_nothing_are_refused(
     assert bad[1] in capsys.readouterr().err
 
 
-def test_another_adapter_than_the_bundles_is_refused(
-    bundle: Path, tiny_smolvlm: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("content", "told"), [("{}", "another adapter"), (None, "rar-export finetune")])
+def test_an_adapter_that_is_not_the_bundles_is_refused(
+    bundle: Path,
+    tiny_smolvlm: Path,
+    labelled_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    told: str,
 ) -> None:
-    (tmp_path / "rar.json").write_text("{}")
+    if content is not None:
+        (tmp_path / "rar.json").write_text(content)
     common = ["rank", str(bundle), "--test", str(labelled_folder), "--model", str(tiny_smolvlm), "--count", "8"]
     assert main([*common, "--adapter", str(tmp_path)]) == 2
-    assert "another adapter" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
