@@ -6,6 +6,7 @@ retrieval margin on the ranker may be left out (`gate`). Needs no PyTorch.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,8 @@ class Judged:
 
     def hits(self, fusion: float) -> npt.NDArray[np.bool_]:
         """Which pictures those are: bool [N]."""
-        best = (self.scores + fusion * self.similarity).argmax(1)
+        # As `Ranking.order` has it, its rounding included: what is equal there goes to retrieval's first.
+        best = ((self.scores + fusion * self.similarity) / (1 + fusion)).argmax(1)
         return np.asarray(self.right[np.arange(len(best)), best])
 
 
@@ -169,7 +171,7 @@ def gains(judged: Judged, fusion: float) -> bool:
     """
     retrieved, ranked = judged.right[:, 0], judged.hits(fusion)
     won, lost = int((ranked & ~retrieved).sum()), int((retrieved & ~ranked).sum())
-    return won - lost > (won + lost) ** 0.5
+    return won - lost > math.sqrt(won + lost)
 
 
 def fit_fusion(judged: Judged) -> float:
