@@ -142,7 +142,9 @@ def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Pat
     pixels = torch.from_numpy(np.stack([model.reference_preprocess(image) for image in images]))
     clock.lap("preprocess")
     with torch.inference_mode():
-        embeddings = model.visual(pixels).numpy()
+        found = model.visual(pixels)
+        # Some encoders give features for an MLLM beside the embedding.
+        embeddings = (found[0] if isinstance(found, tuple) else found).numpy()
     clock.lap("embed")
     cosines = embeddings @ vectors.T
     count = min(_NEIGHBOURS, len(vectors) - 1)
