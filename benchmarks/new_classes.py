@@ -21,7 +21,7 @@ from rar.export.labelled import LabelledImage, read_images
 from rar.export.memory import MemorySource, build_memory
 from rar.export.mllm.export import export_mllm
 from rar.export.starter_mllm import MODES, load_mllm
-from rar.export.tune import fit_fusion, judge, retrieve
+from rar.export.tune import judge, retrieve, settle_fusion
 from rar.runtime.bundle import Bundle, copy
 from rar.runtime.clip import Clip
 from rar.runtime.mllm.model import Mllm
@@ -103,7 +103,7 @@ def _measure(
     for images in (val, test):
         new = [image for image in images if image.label in left_out]
         judged.append(judge(ranker, retrieve(recognizer, new, k), [image.label for image in new]))
-    fusion = fit_fusion(judged[0])
+    fusion = settle_fusion(judged[0])
     return {
         "pictures": len(judged[1].right),
         "fitted_on": len(judged[0].right),

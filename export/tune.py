@@ -114,7 +114,7 @@ def tune(
     judged: list[Judged] = []
     for settings, ranker in rankers(recognizer, path, threads):
         found = judge(ranker, queries, truth, settings["rank"] if "mode" not in settings else settings["mode"])
-        fusion = fit_fusion(found)
+        fusion = settle_fusion(found)
         rows.append(
             {
                 **settings,
@@ -144,7 +144,7 @@ def tune(
     }
     stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
     stored |= {"gate": gate["margin"], "measured": measured}
-    # Fusion keeps the ranker from harm where it is asked for; the default it is only where it gains.
+    # Where nothing gains, the weight keeps the ranker from harm even when it is asked for.
     rank: Rank = stored["rank"] if gains(judged[best], rows[best]["fusion"]) else "none"
     bundles.annotate(path, "memory", rank=rank, tune=stored)
     return stored | {"default": rank}
@@ -172,6 +172,12 @@ def gains(judged: Judged, fusion: float) -> bool:
     retrieved, ranked = judged.right[:, 0], judged.hits(fusion)
     won, lost = int((ranked & ~retrieved).sum()), int((retrieved & ~ranked).sum())
     return won - lost > math.sqrt(won + lost)
+
+
+def settle_fusion(judged: Judged) -> float:
+    """The fitted weight where it gains, else retrieval alone: a gain within chance may be a loss on other pictures."""
+    fusion = fit_fusion(judged)
+    return fusion if gains(judged, fusion) else _RETRIEVAL_ALONE
 
 
 def fit_fusion(judged: Judged) -> float:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rar.export.cli import main
 from rar.export.labelled import LabelledImage, read_images
-from rar.export.tune import Judged, fit_fusion, fit_gate, judge, rankers, retrieve, tune
+from rar.export.tune import Judged, fit_fusion, fit_gate, gains, judge, rankers, retrieve, settle_fusion, tune
 from rar.runtime import Candidate, InputError, Recognizer
 from rar.runtime.mllm.ranker import MllmOptions
 from rar.runtime.rank import Ranking
@@ -75,6 +75,23 @@ class TestFusion:
         found = judged([[0.9, 0.4], [0.71, 0.7]], [[-1, -0.5], [-4, 0]], [0, 1])
         assert found.right[:, 0].mean() == found.top1(0.0) == 0.5
         assert found.top1(fit_fusion(found)) == 1
+
+
+class TestSettledFusion:
+    def test_one_picture_more_is_within_chance_and_leaves_retrieval_alone(self) -> None:
+        found = judged([[0.9, 0.4], [0.71, 0.7]], [[-1, -0.5], [-4, 0]], [0, 1])
+        assert not gains(found, fit_fusion(found))
+        fusion = settle_fusion(found)
+        assert found.hits(fusion).tolist() == found.right[:, 0].tolist()
+
+    def test_many_pictures_more_are_kept(self) -> None:
+        found = judged([[0.71, 0.7]] * 9, [[-4, 0]] * 9, [1] * 9)
+        assert settle_fusion(found) == fit_fusion(found)
+        assert found.top1(settle_fusion(found)) == 1
+
+    @given(cases())
+    def test_it_never_has_fewer_right_than_retrieval(self, found: Judged) -> None:
+        assert found.top1(settle_fusion(found)) >= found.right[:, 0].mean()
 
 
 class TestGate:
