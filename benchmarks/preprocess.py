@@ -3,16 +3,18 @@
 Every contender gets the same decoded picture and, but for the row of threads, one thread. `whole` makes the model's
 float32 input; `resize` only resizes and crops, in uint8. Contenders take turns within each round, so that a
 machine that slows down slows all of them. Those that are not installed are left out. `draft` is `load_image` with
-JPEGs decoded at a fraction of their size.
+JPEGs decoded at a fraction of their size. The table of two cores is the ceiling for the row of threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +40,7 @@ PICTURES = {"348x348": (348, 348), "512x512": (512, 512), "1080p": (1080, 1920),
 JPEGS = {"1080p": PICTURES["1080p"], "4K": PICTURES["4K"]}
 REGIONS = (1, 8, 32, 128)
 CROPS = 60
+_HASHED = 6_000_000
 BATCH = 32
 BLUR_PIXELS = 10.0
 
@@ -96,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     batch = [photo(chance, 512, 512) for _ in range(BATCH)]
     tables["threads"] = _measure(list(_thread_contenders(batch)), args, None)
     _print(f"batch of {BATCH}, 512x512, threads", tables["threads"])
+    tables["cores"] = _measure(list(_core_contenders()), args, None)
+    _print("two cores at work that shares nothing", tables["cores"])
     for name, (height, width) in JPEGS.items():
         content = _as_jpeg(photo(chance, height, width))
         decoded = np.asarray(Image.open(io.BytesIO(content)))
@@ -316,6 +321,20 @@ def _thread_contenders(batch: list[Pixels]) -> Iterator[Contender]:
         out = pre(batch)
         yield Contender(f"rar, {threads} threads", "whole", lambda pre=pre, out=out: pre(batch, out=out))  # type: ignore[misc]
         threads *= 2
+
+
+def _core_contenders() -> Iterator[Contender]:
+    """What a second core of this machine is worth: hashing shares no data and no lock."""
+    parts = [bytes(_HASHED), bytes(_HASHED)]
+    helper = ThreadPoolExecutor(1)
+
+    def on_two() -> None:
+        other = helper.submit(hashlib.sha256, parts[0])
+        hashlib.sha256(parts[1])
+        other.result()
+
+    yield Contender("SHA-256, 1 thread", "control", lambda: [hashlib.sha256(part) for part in parts])
+    yield Contender("SHA-256, 2 threads", "control", on_two)
 
 
 def _measure(contenders: list[Contender], args: argparse.Namespace, pillow: Pixels | None) -> list[dict[str, Any]]:
