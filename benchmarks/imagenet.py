@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rar.export.labelled import LabelledImage
 from rar.export.starter import backbone, imagenet_classes
 from rar.runtime.bundle import Bundle
 from rar.runtime.errors import InputError
@@ -32,28 +33,24 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes."""
     import torch
 
-    table = Path(args.samples) / "labels.csv"
-    if not table.is_file():
-        raise InputError(f"{table}: no such file; --samples names a folder with labels.csv and its photos")
-    with table.open(encoding="utf-8", newline="") as file:
-        entries = [(Path(args.samples) / row["file"], int(row["imagenet_index"])) for row in csv.DictReader(file)]
+    entries = read_samples(Path(args.samples))
     names, _ = imagenet_classes()
     recognizer = Recognizer.open(args.bundle, "cpu")
     network = backbone()
     classified, retrieved = [], []
     for start in tqdm(range(0, len(entries), _BATCH), desc="photos", disable=None):
         batch = entries[start : start + _BATCH]
-        pixels = recognizer.clip.preprocess([load_image(path) for path, _ in batch])
+        pixels = recognizer.clip.preprocess([load_image(image.path) for image in batch])
         with torch.inference_mode():
             classified += [names[i] for i in network(torch.from_numpy(pixels)).argmax(1).tolist()]
         found = recognizer.memory.search(recognizer.clip.embed_pixels(pixels), 1)
         retrieved += [candidates[0].label for candidates in found]
     answers = {"backbone's classifier, PyTorch fp32": classified, "retrieval by name": retrieved}
     for rank in args.rank:
-        stream = recognizer.stream((path for path, _ in entries), 5, rank)
+        stream = recognizer.stream((image.path for image in entries), 5, rank)
         results = tqdm(stream, total=len(entries), desc=rank, disable=None)
         answers[f"rank {rank}"] = [result.label or "" for result in results]
-    truth = [names[index] for _, index in entries]
+    truth = [image.label for image in entries]
     rows = {
         name: {"top1": report.share(np.array([a == b for a, b in zip(labels, truth, strict=True)]))}
         for name, labels in answers.items()
@@ -69,3 +66,17 @@ def run(args: argparse.Namespace) -> int:
     }
     report.write(result, args.out)
     return 0
+
+
+def read_samples(folder: Path) -> list[LabelledImage]:
+    """The photos of a folder's labels.csv, with the names of the starter's memory.
+
+    Raises:
+        InputError: There is no such table.
+    """
+    table = folder / "labels.csv"
+    if not table.is_file():
+        raise InputError(f"{table}: no such file; name a folder with labels.csv and its photos")
+    names, _ = imagenet_classes()
+    with table.open(encoding="utf-8", newline="") as file:
+        return [LabelledImage(folder / row["file"], names[int(row["imagenet_index"])]) for row in csv.DictReader(file)]

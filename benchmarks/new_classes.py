@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rar.export.finetune import adapter as adapters
 from rar.export.finetune.train import finetune
 from rar.export.labelled import LabelledImage, read_images
 from rar.export.memory import MemorySource, build_memory
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             folder = args.work / f"{draw}-{variant.replace(', ', '-').replace(' ', '-')}"
             known = [image for image in train if image.label not in left_out]
             adapter = folder / "adapter"
-            if not (adapter / "rar.json").exists():
+            if not adapters.exists(adapter):
                 options = replace(OPTIONS, epochs=args.epochs, **VARIANTS[variant])
                 finetune(load_mllm(), Clip(bundle), [known], adapter, options)
             shutil.rmtree(folder / "bundle", ignore_errors=True)

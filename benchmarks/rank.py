@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from rar.export.labelled import read_images
+from rar.export.labelled import evenly, read_images
 from rar.runtime.bundle import Bundle
 from rar.runtime.errors import ImageError, InputError
 from rar.runtime.recognizer import Recognizer
@@ -106,7 +106,7 @@ def _retrieve(args: argparse.Namespace) -> tuple[list[Asked], str, int]:
     images = read_images(args.test)
     if len(images) < args.count:
         raise InputError(f"{args.test}: has {len(images)} pictures; --count {args.count} asks for more")
-    paths: list[Path] = [images[i].path for i in np.linspace(0, len(images) - 1, args.count).astype(int)]
+    paths: list[Path] = [image.path for image in evenly(images, args.count)]
     recognizer = Recognizer.open(args.bundle[0], "cpu", threads=args.threads)
     k = min(_K, recognizer.memory.classes)
     if k < 2:

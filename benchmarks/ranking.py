@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from rar.export.labelled import LabelledImage, few_shot, read_images
+from rar.export.labelled import LabelledImage, evenly, few_shot, read_images
 from rar.export.memory import MemorySource, build_memory
-from rar.export.tune import Judged, judge, rankers, retrieve
+from rar.export.tune import Judged, judge, ranker_name, rankers, retrieve
 from rar.runtime.bundle import Bundle, copy
 from rar.runtime.errors import InputError
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.rank import Ranker
 from rar.runtime.recognizer import Recognizer
 
 from . import report
@@ -45,17 +46,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--shots needs --train, the pictures to draw from")
     images = read_images(args.test)
     if args.limit is not None:
-        images = [images[i] for i in np.linspace(0, len(images) - 1, min(args.limit, len(images))).astype(int)]
+        images = evenly(images, args.limit)
     bundle = Bundle.open(args.bundle)
     recognizer = Recognizer.open(args.bundle, "cpu")
     rows: dict[str, Any] = {}
+    loaded = list(rankers(recognizer, args.bundle, None))
     for k in args.k:
-        for name, row in _rank(recognizer, args.bundle, images, k, args.only).items():
+        for name, row in _rank(recognizer, loaded, images, k, args.only).items():
             rows[f"k={k}: {name}"] = row
     if args.plain:
         plain = Recognizer.open(args.plain, "cpu")
         measured = {name.split(": ")[1] for name in rows}
-        for name, row in _rank(plain, args.plain, images, args.k[0], sorted(measured - {"none", "wca"})).items():
+        untaught = list(rankers(plain, args.plain, None))
+        for name, row in _rank(plain, untaught, images, args.k[0], sorted(measured - {"none", "wca"})).items():
             if name != "none":
                 rows[f"k={args.k[0]}: not fine-tuned: {name}"] = row
     for name, row in rows.items():
@@ -82,14 +85,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rank(
-    recognizer: Recognizer, path: str, images: Sequence[LabelledImage], k: int, only: Sequence[str] | None
+    recognizer: Recognizer,
+    loaded: Sequence[tuple[dict[str, Any], Ranker]],
+    images: Sequence[LabelledImage],
+    k: int,
+    only: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Rows of retrieval and of each ranker; fused with the weight that the bundle stores, where it was fitted."""
     queries, truth = retrieve(recognizer, images, k), [image.label for image in images]
     rows: dict[str, Any] = {}
-    for settings, ranker in rankers(recognizer, path, None):
-        name = " ".join(str(settings[key]) for key in ("rank", "mode") if key in settings)
-        name += f" ({settings['debias']})" if settings.get("mode") == "choice" else ""
+    for settings, ranker in loaded:
+        name = ranker_name(settings)
         if only and name not in only:
             continue
         judged = judge(ranker, queries, truth, name)
@@ -102,8 +108,7 @@ def _rank(
             hits = judged.hits(tuning.fusion)
             rows[name] |= {"fused": report.share(hits), "fusion": tuning.fusion}
             if tuning.gate is not None:
-                skipped = judged.margins >= np.float32(tuning.gate)
-                gated = np.where(skipped, judged.right[:, 0], hits)
+                gated, skipped = judged.gated(tuning.fusion, tuning.gate)
                 rows[name]["gate"] = {"top1": report.share(gated), "skipped": 100 * float(skipped.mean())}
     return rows
 

@@ -9,18 +9,20 @@ own memory of 1,000 names on the last third. `OUT/adapter` and `OUT/tune.json` a
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 from pathlib import Path
 
 from rar.export import starter, tune
+from rar.export.finetune import adapter as adapters
 from rar.export.finetune.options import FinetuneOptions
 from rar.export.finetune.train import finetune
-from rar.export.labelled import LabelledImage, read_images
+from rar.export.labelled import read_images
 from rar.export.starter_mllm import MODES, load_mllm
 from rar.runtime.bundle import Bundle
 from rar.runtime.clip import Clip
 from rar.runtime.files import write_json
+
+from .imagenet import read_samples
 
 OPTIONS = FinetuneOptions(
     objectives=("likelihood",),
@@ -48,9 +50,9 @@ def main() -> None:
     if not (encoder / "bundle.json").exists():
         shutil.rmtree(encoder, ignore_errors=True)
         starter.export_encoder(encoder, "int8")
-    samples = imagenet(args.imagenet)
+    samples = read_samples(args.imagenet)
     adapter = args.out / "adapter"
-    if not (adapter / "rar.json").exists():
+    if not adapters.exists(adapter):
         shown = [image for place, image in enumerate(samples) if place % _KEPT]
         sources = [read_images(args.grocery / "train.csv"), shown]
         held_out = read_images(args.grocery / "val.csv")
@@ -59,13 +61,6 @@ def main() -> None:
     shutil.rmtree(bundle, ignore_errors=True)
     starter.export_starter(bundle, "int8", adapter=adapter, tuned=False)
     write_json(args.out / "tune.json", tune.tune(bundle, samples[::_KEPT]))
-
-
-def imagenet(folder: Path) -> list[LabelledImage]:
-    """The ImageNet samples with the starter memory's names."""
-    names, _ = starter.imagenet_classes()
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        return [LabelledImage(folder / row["file"], names[int(row["imagenet_index"])]) for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ def _memory(args: argparse.Namespace) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     from . import labelled
-    from .tune import tune
+    from .tune import ranker_name, tune
 
     images = labelled.read_images(args.val)
     chosen = tune(args.bundle, images, args.k, args.loss, args.provider, args.threads)
@@ -287,11 +287,9 @@ def _tune(args: argparse.Namespace) -> None:
         f"true class among the candidates {measured['in_k']:.1f}"
     )
     for row in measured["rankers"]:
-        name = " ".join(str(row[key]) for key in ("rank", "mode") if key in row)
-        name += f" ({row['debias']})" if row.get("mode") == "choice" else ""
         print(
-            f"{name:<24} alone {row['top1']:5.1f}   fused {row['fused_top1']:5.1f} (weight {row['fusion']:.3g})"
-            f"   {row['milliseconds']:.1f} ms a picture"
+            f"{ranker_name(row):<24} alone {row['top1']:5.1f}   fused {row['fused_top1']:5.1f} "
+            f"(weight {row['fusion']:.3g})   {row['milliseconds']:.1f} ms a picture"
         )
     gate = measured["gate"]
     print(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,11 @@ def few_shot(images: list[LabelledImage], shots: int, seed: int) -> list[Labelle
     chance = np.random.default_rng(seed)
     kept = [int(position) for positions in by_class.values() for position in chance.permutation(positions)[:shots]]
     return [images[position] for position in sorted(kept)]
+
+
+def evenly(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
+    """At most `count` of the pictures, evenly spread over their order, first and last among them."""
+    return [images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
 
 
 def _read_folder(folder: Path) -> list[LabelledImage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, overload
@@ -52,6 +52,11 @@ class Judged:
     scores: Floats
     right: npt.NDArray[np.bool_]
     milliseconds: float = 0.0
+
+    def gated(self, fusion: float, margin: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """As `hits` where the retrieval's order stands from a margin on, and for which pictures it does: bool [N]."""
+        skipped = self.margins >= np.float32(margin)
+        return np.where(skipped, self.right[:, 0], self.hits(fusion)), skipped
 
     @property
     def margins(self) -> Floats:
@@ -216,8 +221,7 @@ def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
     count = int(allowed[-1])
     # The margin of the last one that is skipped; just above the surest where none may be.
     margin = float(margins[order[count - 1]]) if count else float(np.nextafter(margins.max(), np.float32(np.inf)))
-    skipped = margins >= np.float32(margin)
-    hits = np.where(skipped, judged.right[:, 0], judged.hits(fusion))
+    hits, skipped = judged.gated(fusion, margin)
     return {"margin": margin, "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
 
 
@@ -254,6 +258,12 @@ def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) ->
             raise InputError(f"{query}; mend or remove the picture") from query
         queries.append(replace(query, pixels=empty))
     return _Queries(images, queries)
+
+
+def ranker_name(settings: Mapping[str, Any]) -> str:
+    """One of `rankers` for the reader: rank, mode, and where it counts debias."""
+    name = " ".join(str(settings[key]) for key in ("rank", "mode") if key in settings)
+    return f"{name} ({settings['debias']})" if settings.get("mode") == "choice" else name
 
 
 def rankers(

@@ -22,6 +22,8 @@ from .views import random_view
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 
+NO_FEATURES = "the encoder gives no image_features, which this model sees by; export it again"
+
 _PICTURES = 8
 
 
@@ -81,7 +83,7 @@ def compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path)
 
     Raises:
         ImageError: A picture cannot be read.
-        ExportError: The file holds other pictures' features.
+        ExportError: The encoder gives no features, or the file holds other pictures'.
     """
     if not file.exists():
         _compute(clip, paths, views, seed, file)
@@ -116,7 +118,8 @@ def _compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path
             if start + _PICTURES < len(paths):
                 ahead = worker.submit(prepare, start + _PICTURES)
             _, features = clip.encode(pixels)
-            assert features is not None  # noqa: S101  # see `compute`
+            if features is None:
+                raise ExportError(NO_FEATURES)
             if start == 0:
                 shape = (len(paths), 1 + views, *features.shape[1:])
                 header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}

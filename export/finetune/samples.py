@@ -141,6 +141,25 @@ def read_samples(file: Path) -> list[Sample]:
         raise InputError(f"{file}: not a training set ({error}); delete it to have it made again") from error
 
 
+def best_of_classes(similarity: Floats, labels: npt.NDArray[np.int64], classes: int) -> Floats:
+    """Similarity to each class's nearest picture.
+
+    Args:
+        similarity: float32 [n, pictures].
+        labels: int64 [pictures], their classes.
+        classes: How many there are.
+
+    Returns:
+        float32 [n, classes]; -inf where a class has no picture.
+    """
+    best = np.full((len(similarity), classes), -np.inf, np.float32)
+    for label in range(classes):
+        columns = labels == label
+        if columns.any():
+            best[:, label] = similarity[:, columns].max(1)
+    return best
+
+
 def _between_halves(
     embeddings: Floats, labels: npt.NDArray[np.int64], classes: int, chance: np.random.Generator
 ) -> Floats:
@@ -149,12 +168,9 @@ def _between_halves(
     for label in range(classes):  # a class's pictures go to both halves
         rows = chance.permutation(np.flatnonzero(labels == label))
         half[rows] = np.arange(len(rows)) % 2 == int(chance.integers(2))
-    best = np.full((len(labels), classes), -np.inf, np.float32)
+    best = np.empty((len(labels), classes), np.float32)
     for side in (False, True):
         asking, answering = np.flatnonzero(half == side), np.flatnonzero(half != side)
         similarity = embeddings[asking] @ embeddings[answering].T
-        for label in range(classes):
-            columns = labels[answering] == label
-            if columns.any():
-                best[asking, label] = similarity[:, columns].max(1)
+        best[asking] = best_of_classes(similarity, labels[answering], classes)
     return best

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,7 @@ from rar.runtime.errors import ExportError, InputError
 from rar.runtime.files import atomic_file, write_json
 from rar.runtime.mllm.prompt import MODES, Mode, Prompt
 
-from ..labelled import LabelledImage
+from ..labelled import LabelledImage, evenly
 from ..memory import embed_images
 from ..mllm.model import Mllm
 from ..mllm.prompt import prompt_settings, read_prompt
@@ -31,8 +31,8 @@ from . import adapter, checkpoint
 from .align import align
 from .objective import ask, loss, run, scores
 from .options import FinetuneOptions
-from .pictures import FeaturePictures, Pictures, PixelPictures, compute
-from .samples import Sample, build_samples, read_samples, write_samples
+from .pictures import NO_FEATURES, FeaturePictures, Pictures, PixelPictures, compute
+from .samples import Sample, best_of_classes, build_samples, read_samples, write_samples
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,7 +75,7 @@ def finetune(
         raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
     # Before hours are spent on it.
     if mllm.vision_input == "image_features" and not clip.has_features:
-        raise ExportError("the encoder gives no image_features, which this model sees by; export it again")
+        raise ExportError(NO_FEATURES)
     if missing := {image.label for image in held_out} - {image.label for images in sources for image in images}:
         raise InputError(f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes")
     try:
@@ -248,14 +248,11 @@ class _Trainer:
     @contextmanager
     def _autocast(self) -> Iterator[None]:
         import peft.helpers
-        from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        with ExitStack() as stack:
-            stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16))
-            stack.enter_context(peft.helpers.disable_input_dtype_casting(self.language))
-            if self.device.type == "cpu":
-                # On short rows with a mask the CPU's flash kernel takes longer than the plain products.
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16),
+            peft.helpers.disable_input_dtype_casting(self.language),
+        ):
             yield
 
 
@@ -296,10 +293,10 @@ def _held_out_samples(
         return []
     known = [image for images in sources for image in images]
     names = sorted({image.label for image in known})
-    chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, min(len(held_out), _HELD_OUT)).astype(int)]
+    chosen = evenly(held_out, _HELD_OUT)
     labels = np.array([names.index(image.label) for image in known])
     similarity = embed_images(clip, chosen) @ embed_images(clip, known).T
-    best = np.stack([similarity[:, labels == label].max(1) for label in range(len(names))], 1)
+    best = best_of_classes(similarity, labels, len(names))
     order = np.argsort(-best, axis=1, kind="stable")[:, :k]
     found = [Sample(str(i.path), i.label, tuple(names[c] for c in row)) for i, row in zip(chosen, order, strict=True)]
     return [sample for sample in found if sample.label in sample.candidates]

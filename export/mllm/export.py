@@ -141,12 +141,13 @@ def _photos(mllm: Mllm, encoder: bundles.Bundle | None) -> npt.NDArray[np.float3
     """Real photos as the model sees them.
 
     Raises:
-        ExportError: The encoder's features are not those the model was made for.
+        ExportError: The encoder's features are not those the model was made for, or nothing says how it sees.
     """
     photos = [load_image(path) for path in package_photos()[:_PICTURES]]
-    if mllm.preprocess is not None:
+    if encoder is None:
+        if mllm.preprocess is None:
+            raise ExportError(f"{mllm.source}: says neither how pictures are prepared nor whose features it sees by")
         return mllm.preprocess(photos)
-    assert encoder is not None  # noqa: S101  # one of the two gives the pictures
     clip = Clip(encoder, "cpu")
     _, features = clip.encode(clip.preprocess(photos))
     if features is None or features.shape[1:] != tuple(mllm.vision_shape):
