@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings_memory.h"
 #include "dispatch.h"
 #include "preprocessor.h"
 
@@ -113,7 +114,7 @@ void run_regions(rar::Preprocessor& preprocessor, const py::array& image, const 
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
-    module.doc() = "The picture preparation of rar.runtime in C++; use rar.runtime.Preprocess.";
+    module.doc() = "The picture preparation and the memory's search of rar.runtime in C++; use rar.runtime.Preprocess and Memory.";
     module.attr("MAX_SIDE") = rar::kMaxSide;
     module.attr("MAX_SIGMA") = rar::kMaxSigma;
     module.def("simd_levels", &rar::simd_levels);
@@ -132,4 +133,5 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
         .def("run_regions", &run_regions, py::kw_only(), py::arg("image"), py::arg("boxes"), py::arg("around"),
              py::arg("sigmas"), py::arg("masks"), py::arg("surround"), py::arg("method"), py::arg("colour"),
              py::arg("feather"), py::arg("fit"), py::arg("out"));
+    bind_memory(module);
 }

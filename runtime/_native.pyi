@@ -1,4 +1,4 @@
-"""The C++ extension (cpp_ext/bindings.cpp)."""
+"""The C++ extension (cpp_ext/bindings.cpp, cpp_ext/bindings_memory.cpp)."""
 
 from collections.abc import Sequence
 
@@ -40,3 +40,110 @@ class Preprocessor:
         fit: str,
         out: npt.NDArray[np.floating],
     ) -> None: ...
+
+class Graph:
+    """An HNSW graph in a file that usearch 2 saved: squared L2 over float32, float16, bfloat16 or int8, or Hamming.
+
+    Opening reads the head and the levels; a link is checked when it is followed. So a file that was altered gives
+    other answers or a ValueError, and nothing outside it is read.
+    """
+
+    def __init__(self, file: npt.NDArray[np.uint8]) -> None:
+        """Takes the whole file, mapped or read; it stays referenced.
+
+        Raises:
+            ValueError: It is truncated, no such index, or of another version; the message tells which.
+        """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def dtype(self) -> str:
+        """The scalar: f32, f16, bf16, i8 or b1."""
+
+    def check(self, entries: int) -> None:
+        """Follows every link.
+
+        Raises:
+            ValueError: A link leads nowhere, or a key is there twice or not below `entries`.
+        """
+
+def search(
+    graphs: Sequence[Graph],
+    queries: npt.NDArray[np.float32],
+    count: int,
+    ef: int,
+    labels: npt.NDArray[np.int32],
+    allowed: npt.NDArray[np.uint8] | None,
+    threads: int = 1,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The nearest entries of each query that HNSW finds in all the graphs together.
+
+    An entry counts if its label is not below 0 and, where `allowed` is given, `allowed[label]` is not 0. What does
+    not count is walked through. The fewer count, the farther each walk goes: until `ef` that count are passed.
+
+    Args:
+        graphs: Shards, alike in dimension and dtype; keys are entry numbers.
+        queries: float32 [N, r]; for int8 in the scale of the entries, for bits the signs are taken (> 0).
+        count: Entries a query.
+        ef: How many are kept while walking, at least `count`.
+        labels: int32 [n], the class of each entry, -1 for none.
+        allowed: uint8 [classes].
+        threads: That share the queries and shards; the answer does not depend on them.
+
+    Returns:
+        Entries int64 [N, count], nearest first, and squared distances (for bits Hamming) float32 [N, count];
+        entry -1 at infinity fills a row for which fewer were found.
+
+    Raises:
+        ValueError: Arrays of other types or shapes, NaN or infinity in a query, or a damaged graph.
+    """
+
+def score(
+    vectors: npt.NDArray[np.floating],
+    queries: npt.NDArray[np.float32],
+    ids: npt.NDArray[np.int64],
+    threads: int = 1,
+) -> npt.NDArray[np.float32]:
+    """The dot products of each query with the vectors that are named for it.
+
+    Args:
+        vectors: float16 or float32 [n, d].
+        queries: float32 [N, d].
+        ids: int64 [N, c], rows of `vectors`; -1 for none.
+        threads: That share the work.
+
+    Returns:
+        float32 [N, c], minus infinity for id -1 and where the vector holds NaN.
+
+    Raises:
+        ValueError: Arrays of other types or shapes, NaN or infinity in a query, or an id out of range.
+    """
+
+def nearest(
+    vectors: npt.NDArray[np.floating],
+    queries: npt.NDArray[np.float32],
+    count: int,
+    labels: npt.NDArray[np.int32],
+    allowed: npt.NDArray[np.uint8] | None,
+    threads: int = 1,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The entries of greatest dot product with each query, exactly: all that count are compared.
+
+    Args:
+        vectors: float16 or float32 [n, d].
+        queries: float32 [N, d].
+        count: Entries a query.
+        labels: int32 [n], as for `search`.
+        allowed: uint8 [classes], as for `search`.
+        threads: That share the vectors; the answer does not depend on them.
+
+    Returns:
+        Entries int64 [N, count], best first and the lower among equals, and dot products float32 [N, count];
+        entry -1 at minus infinity fills a row where fewer count.
+
+    Raises:
+        ValueError: Arrays of other types or shapes, or NaN or infinity in a query.
+    """

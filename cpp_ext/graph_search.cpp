@@ -1,0 +1,66 @@
+#include "graph_search.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "graph_walk.h"
+
+namespace rar {
+namespace {
+
+// usearch packs as np.packbits does: the first value in the highest bit.
+std::vector<std::uint8_t> packed_signs(const float* query, std::int64_t dim) {
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(bytes_of(Scalar::kB1, dim)));
+    for (std::int64_t d = 0; d < dim; ++d) {
+        if (query[d] > 0) bits[static_cast<std::size_t>(d / 8)] |= static_cast<std::uint8_t>(0x80 >> (d % 8));
+    }
+    return bits;
+}
+
+void write(const std::vector<Ranked>& found, std::int64_t query, const SearchTarget& target) {
+    std::int64_t* const entries = target.entries + query * target.count;
+    float* const distances = target.distances + query * target.count;
+    for (std::int64_t i = 0; i < target.count; ++i) {
+        const bool there = i < static_cast<std::int64_t>(found.size());
+        const auto at = static_cast<std::size_t>(i);
+        entries[i] = there ? static_cast<std::int64_t>(number_of(found[at])) : -1;
+        distances[i] = there ? distance_of(found[at]) : std::numeric_limits<float>::infinity();
+    }
+}
+
+}  // namespace
+
+void search_graphs(const std::vector<const Graph*>& graphs, const Distances& distances, const float* queries,
+                   std::int64_t query_count, std::int64_t ef, const EntryFilter& filter, const SearchTarget& target,
+                   ThreadPool& pool) {
+    const std::size_t shards = graphs.size();
+    // A shard's own best, for the shards of a query may be walked at once.
+    std::vector<std::vector<Ranked>> found(shards > 1 ? shards * static_cast<std::size_t>(query_count) : 0);
+    pool.run(shards * static_cast<std::size_t>(query_count), [&](std::size_t task) {
+        thread_local GraphWalk walk;  // its memory is used again
+        const Graph& graph = *graphs[task % shards];
+        const auto query = static_cast<std::int64_t>(task / shards);
+        const float* const values = queries + query * graph.dim();
+        const bool signs = graph.scalar() == Scalar::kB1;
+        const std::vector<std::uint8_t> bits = signs ? packed_signs(values, graph.dim()) : std::vector<std::uint8_t>();
+        const void* const form = signs ? static_cast<const void*>(bits.data()) : values;
+        const std::vector<Ranked>& nearest = walk.run(graph, distances, form, std::max(ef, target.count), filter);
+        if (shards == 1) {
+            write(nearest, query, target);
+        } else {
+            const auto kept = std::min(nearest.size(), static_cast<std::size_t>(target.count));
+            found[task].assign(nearest.begin(), nearest.begin() + static_cast<std::ptrdiff_t>(kept));
+        }
+    });
+    for (std::int64_t query = 0; shards > 1 && query < query_count; ++query) {
+        std::vector<Ranked> all;
+        for (std::size_t shard = 0; shard < shards; ++shard) {
+            const std::vector<Ranked>& own = found[static_cast<std::size_t>(query) * shards + shard];
+            all.insert(all.end(), own.begin(), own.end());
+        }
+        std::sort(all.begin(), all.end());
+        write(all, query, target);
+    }
+}
+
+}  // namespace rar

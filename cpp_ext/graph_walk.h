@@ -1,0 +1,42 @@
+// One query's walk through one graph.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "distance.h"
+#include "entry_filter.h"
+#include "graph.h"
+#include "order.h"
+#include "visited_set.h"
+
+namespace rar {
+
+// The search of HNSW (arXiv 1603.09320, algorithms 2 and 5): greedily down the upper levels, then best first over
+// level 0 until the `ef` nearest entries that count have been passed. Entries that do not count lead on as any other.
+//
+// Only what the walk has passed is kept as found, not all that it has seen. It ends at the same place, since its end
+// is that no slot seen is nearer than the ef-th nearest passed; but whether an entry counts is asked where its node is
+// at hand anyway, and once for each passed instead of each seen.
+class GraphWalk {
+public:
+    // `query` in the form that Distances::compare takes. The entries found, by distance; valid until the next call.
+    // Throws std::invalid_argument where the graph is damaged.
+    const std::vector<Ranked>& run(const Graph& graph, const Distances& distances, const void* query, std::int64_t ef,
+                                   const EntryFilter& filter);
+
+private:
+    Ranked descend(const Graph& graph, Distances::Compare compare, const void* query);
+    void prepare(const Graph& graph);
+    // Distances of the slots linked_[0 … count) to distances_.
+    void measure(const Graph& graph, Distances::Compare compare, const void* query, std::int64_t count);
+
+    VisitedSet visited_;
+    Nearest found_;
+    std::vector<Ranked> next_;  // a heap, the nearest first
+    std::vector<std::uint32_t> linked_;
+    std::vector<const std::uint8_t*> rows_;
+    std::vector<float> distances_;
+};
+
+}  // namespace rar
