@@ -16,6 +16,7 @@ ParallelCompile("NPY_NUM_BUILD_JOBS").install()
 setup(
     packages=[
         "rar.runtime",
+        "rar.runtime.memory",
         "rar.runtime.mllm",
         "rar.export",
         "rar.export.finetune",
@@ -24,6 +25,7 @@ setup(
     ],
     package_dir={
         "rar.runtime": "runtime",
+        "rar.runtime.memory": "runtime/memory",
         "rar.runtime.mllm": "runtime/mllm",
         "rar.export": "export",
         "rar.export.finetune": "export/finetune",

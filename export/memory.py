@@ -21,7 +21,9 @@ from rar.runtime.clip import Clip
 from rar.runtime.errors import ImageError, InputError
 from rar.runtime.files import write_json
 from rar.runtime.images import load_image
-from rar.runtime.part import write_part
+from rar.runtime.memory.part import PartSettings
+from rar.runtime.memory.reduction import fit_pca
+from rar.runtime.memory.write import check_vectors, write_part
 from rar.runtime.recognizer import Rank
 
 from . import labelled
@@ -119,21 +121,32 @@ def build_memory(
     pictures = _check_embeddings(source, clip.dim) if source.embeddings is not None else None
     if pictures is None and source.images:
         pictures = embed_images(clip, source.images)
-    text_labels, texts = _embed_texts(clip, labels, descriptions)
+    text_labels, sentences, texts = _embed_texts(clip, labels, descriptions)
     with bundles.stage(bundle.root, "memory") as staging:
         staging.info.update(
             encoder=bundle.component("clip").fingerprint,
             classes=len(labels),
             dim=clip.dim,
             text_weight=weight,
+            pool=1,
             rank=rank,
         )
         if pictures is not None:
             rows = np.array([positions[label] for label in picture_labels], np.int32)
-            staging.info["pictures"] = write_part(staging, "pictures", pictures, rows, index_dim)
-        staging.info["texts"] = write_part(staging, "texts", texts, text_labels, index_dim)
+            paths = [str(image.path) for image in source.images] or [f"row {row}" for row in range(len(rows))]
+            staging.info["pictures"] = _write(staging.folder / "pictures", pictures, rows, paths, index_dim)
+        staging.info["texts"] = _write(staging.folder / "texts", texts, text_labels, sentences, index_dim)
         write_json(staging.folder / "labels.json", labels)
     return staging.info
+
+
+def _write(
+    folder: Path, vectors: Floats, labels: npt.NDArray[np.int32], sources: Sequence[str], dim: int | None
+) -> dict[str, Any]:
+    check_vectors(vectors)
+    reduction = fit_pca(vectors, dim, cross_modal=folder.name == "texts")
+    settings = PartSettings(reducer="none" if reduction.components is None else "pca")
+    return write_part(folder, [vectors], labels, sources, reduction, settings)
 
 
 def _text_weight(pictures: bool, names: bool, wanted: float | None) -> float:
@@ -195,17 +208,21 @@ def _load(image: LabelledImage) -> npt.NDArray[np.uint8]:
 
 def _embed_texts(
     clip: Clip, labels: Sequence[str], descriptions: dict[str, list[str]]
-) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Each class's name in the model's templates, followed by its descriptions."""
+) -> tuple[npt.NDArray[np.int32], list[str], Floats]:
+    """Each class's name, embedded in the model's templates, followed by its descriptions."""
     names = clip.embed_names(labels)
     sentences = clip.embed_texts([sentence for label in labels for sentence in descriptions.get(label, [])])
-    owners, rows, taken = [], [], 0
+    owners: list[int] = []
+    texts: list[str] = []
+    rows: list[Floats] = []
+    taken = 0
     for position, label in enumerate(labels):
-        count = len(descriptions.get(label, []))
-        owners += [position] * (1 + count)
-        rows += [names[position], *sentences[taken : taken + count]]
-        taken += count
-    return np.array(owners, np.int32), np.stack(rows)
+        own = descriptions.get(label, [])
+        owners += [position] * (1 + len(own))
+        texts += [label, *own]
+        rows += [names[position], *sentences[taken : taken + len(own)]]
+        taken += len(own)
+    return np.array(owners, np.int32), texts, np.stack(rows)
 
 
 def read_embeddings(file: str | os.PathLike[str], labels: str | os.PathLike[str]) -> MemorySource:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memories import add_part
 
 from rar.export.inspect import describe, verify
 from rar.runtime import Bundle, BundleError, RarError
 from rar.runtime.bundle import stage
 from rar.runtime.files import write_json
-from rar.runtime.part import write_part
 
 CLIP = ("visual.onnx", "visual.onnx.data", "text.onnx", "text.onnx.data", "tokenizer.json", "preprocess.json")
-PART = ("vectors.npy", "entries.npy", "reduction.npz", "index.usearch")
+PART = ("vectors.npy", "entries.npy", "sources.npy", "sources.utf8", "reduction.npz", "index.usearch")
 FILES = [
     *(f"clip/{name}" for name in CLIP),
     *(f"memory/{part}/{name}" for part in ("pictures", "texts") for name in PART),
@@ -104,10 +104,10 @@ class TestVerify:
         memory = Bundle.open(own).component("memory").info
         with stage(own, "memory") as staging:
             staging.info.update(memory, text_weight=0.0)
-            write_part(staging, "pictures", vectors[0], labels, 8)
+            add_part(staging, "pictures", vectors[0], labels, 8)
             index = (staging.folder / "pictures" / "index.usearch").read_bytes()
             shutil.rmtree(staging.folder / "pictures")
-            write_part(staging, "pictures", vectors[1], labels, 8)
+            add_part(staging, "pictures", vectors[1], labels, 8)
             (staging.folder / "pictures" / "index.usearch").unlink()
             (staging.folder / "pictures" / "index.usearch").write_bytes(index)
             write_json(staging.folder / "labels.json", ["a"])

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memories import add_part
 
 from rar.export.memory import MemorySource, build_memory
 from rar.runtime import Bundle, Candidate, InputError, Memory, Recognizer, WcaOptions
@@ -17,7 +18,6 @@ from rar.runtime.bundle import stage
 from rar.runtime.clip import Clip
 from rar.runtime.files import write_json
 from rar.runtime.images import load_image
-from rar.runtime.part import write_part
 from rar.runtime.rank import Query
 from rar.runtime.wca import Wca, random_crops, weighted_sum
 
@@ -184,9 +184,9 @@ class TestTexts:
         with stage(root, "memory") as staging:
             encoder = Bundle.open(root).component("clip").fingerprint
             staging.info.update(text_weight=0.0, encoder=encoder, rank="none")
-            write_part(staging, "pictures", vectors, np.array([0, 0, 1, 1], np.int32), None)
+            add_part(staging, "pictures", vectors, np.array([0, 0, 1, 1], np.int32))
             if text_labels is not None:
-                write_part(staging, "texts", vectors[: len(text_labels)], text_labels, None)
+                add_part(staging, "texts", vectors[: len(text_labels)], text_labels)
             write_json(staging.folder / "labels.json", ["a", "b"])
         return root
 

@@ -11,20 +11,17 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memories import add_part, unit
 
 from rar.runtime import Bundle, BundleError, Candidate, InputError, Memory
 from rar.runtime.bundle import stage
 from rar.runtime.files import write_json
-from rar.runtime.part import MODALITIES, write_part
+from rar.runtime.memory import MODALITIES
 
 Floats = npt.NDArray[np.float32]
 Entries = tuple[Floats, npt.NDArray[np.int32]]
 
 WIDTH = 24
-
-
-def unit(raw: npt.NDArray[np.floating[Any]]) -> Floats:
-    return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), np.float32)
 
 
 def clusters(sizes: list[int], seed: int = 0, spread: float = 0.4, classes: list[int] | None = None) -> Entries:
@@ -49,7 +46,7 @@ def build(
     with stage(root, "memory") as staging:
         staging.info["text_weight"] = float(pictures is None) if text_weight is None else text_weight
         for name, (vectors, labels) in parts.items():
-            write_part(staging, name, vectors, labels, dim)
+            add_part(staging, name, vectors, labels, dim)
         write_json(staging.folder / "labels.json", [f"class {i}" for i in range(count)])
     return root
 

@@ -10,18 +10,16 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memories import add_part, unit
 from usearch.index import Index
 
 from rar.runtime import Bundle, BundleError, InputError, Memory
 from rar.runtime.bundle import stage
 from rar.runtime.files import write_json
-from rar.runtime.part import Modality, Part, write_part
+from rar.runtime.memory import Modality
+from rar.runtime.memory.part import Part
 
 Floats = npt.NDArray[np.float32]
-
-
-def unit(raw: npt.NDArray[np.floating[Any]]) -> Floats:
-    return np.asarray(raw / np.linalg.norm(raw, axis=1, keepdims=True), np.float32)
 
 
 def clusters(classes: int, each: int, width: int = 24, seed: int = 0) -> tuple[Floats, npt.NDArray[np.int32]]:
@@ -40,7 +38,8 @@ def build(
     name: Modality = "pictures",
 ) -> Path:
     with stage(root, "memory") as staging:
-        staging.info.update(text_weight=float(name == "texts"), written=write_part(staging, name, vectors, labels, dim))
+        staging.info["text_weight"] = float(name == "texts")
+        add_part(staging, name, vectors, labels, dim)
         write_json(staging.folder / "labels.json", [f"class {i}" for i in range(int(labels.max()) + 1)])
     return root
 
@@ -131,7 +130,7 @@ class TestNearest:
 
 class TestWrite:
     def test_says_what_it_wrote(self, own: Path) -> None:
-        written = Bundle.open(own).component("memory").info["written"]
+        written = Bundle.open(own).component("memory").info["pictures"]
         assert (written["entries"], written["index_dim"], written["index_dtype"]) == (30, 8, "f16")
         assert 0 < written["kept"] <= 1
 
@@ -139,7 +138,7 @@ class TestWrite:
     def test_vectors_that_are_none(self, tmp_path: Path, value: float) -> None:
         vectors, labels = clusters(2, 3)
         vectors[4] = value
-        with pytest.raises(InputError, match="entry 4 of 6"):
+        with pytest.raises(InputError, match="entry 4 embeds to"):
             build(tmp_path / "bundle", vectors, labels)
         assert not (tmp_path / "bundle").exists()
 
@@ -158,7 +157,7 @@ class TestWrite:
         np.testing.assert_array_equal(a_ids, b_ids)
 
 
-FILES = ("index.usearch", "vectors.npy", "entries.npy", "reduction.npz")
+FILES = ("index.usearch", "vectors.npy", "entries.npy", "sources.npy", "sources.utf8", "reduction.npz")
 
 
 class TestDamage:
@@ -174,7 +173,7 @@ class TestDamage:
         with pytest.raises(BundleError, match=name):
             Memory.open(own)
 
-    @pytest.mark.parametrize("name", ["index.usearch", "entries.npy", "reduction.npz"])
+    @pytest.mark.parametrize("name", ["index.usearch", "reduction.npz"])
     def test_altered_at_the_same_size(self, own: Path, name: str) -> None:
         """An altered index walks out of its own memory and kills the process: it must not be searched."""
         path = own / "memory" / "pictures" / name

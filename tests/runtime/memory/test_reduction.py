@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rar.runtime import BundleError, InputError
-from rar.runtime.reduction import Reduction, fit_pca
+from rar.runtime.memory.reduction import Reduction, fit_pca
 
 Floats = npt.NDArray[np.float32]
 

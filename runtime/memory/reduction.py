@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BundleError, InputError
+from ..errors import BundleError, InputError
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,12 +34,14 @@ class Reduction:
         components: float32 [r, d], orthonormal rows; None keeps all dimensions.
         kept: Share of the variance of the vectors it was learned on that is kept, 0 to 1.
         radius: Common length of the entries across modalities; 0 between like and like.
+        scale: Length of one step of an int8 index; 1 for the others.
     """
 
     mean: Floats
     components: Floats | None
     kept: float
     radius: float
+    scale: float = 1.0
 
     @property
     def dim(self) -> int:
@@ -49,16 +51,18 @@ class Reduction:
     def entries(self, vectors: Floats) -> Floats:
         """float32 [N, d] -> float32 [N, dim], to be indexed."""
         reduced = self._project(vectors - self.mean)
-        if not self.radius:
-            return reduced
-        height = np.sqrt(np.clip(self.radius**2 - (reduced**2).sum(1, keepdims=True), 0, None))
-        return np.hstack([reduced, height])
+        if self.radius:
+            height = np.sqrt(np.clip(self.radius**2 - (reduced**2).sum(1, keepdims=True), 0, None))
+            reduced = np.hstack([reduced, height])
+        return reduced if self.scale == 1 else reduced / np.float32(self.scale)
 
     def queries(self, vectors: Floats) -> Floats:
         """float32 [N, d] -> float32 [N, dim], to search with."""
-        if not self.radius:
-            return self._project(vectors - self.mean)
-        return np.pad(self._project(vectors), ((0, 0), (0, 1)))
+        if self.radius:
+            reduced = np.pad(self._project(vectors), ((0, 0), (0, 1)))
+        else:
+            reduced = self._project(vectors - self.mean)
+        return reduced if self.scale == 1 else reduced / np.float32(self.scale)
 
     def _project(self, vectors: Floats) -> Floats:
         return vectors if self.components is None else vectors @ self.components.T
@@ -72,6 +76,7 @@ class Reduction:
             components=components,
             kept=np.float64(self.kept),
             radius=np.float64(self.radius),
+            scale=np.float64(self.scale),
         )
 
     @classmethod
@@ -84,7 +89,7 @@ class Reduction:
         try:
             with np.load(path, allow_pickle=False) as file:
                 mean, components = file["mean"], file["components"]
-                kept, radius = float(file["kept"]), float(file["radius"])
+                kept, radius, scale = (float(file[name]) for name in ("kept", "radius", "scale"))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error
         if not (
@@ -95,12 +100,13 @@ class Reduction:
             and np.isfinite(components).all()
             and 0 <= kept <= 1 + 1e-6
             and 0 <= radius < np.inf
+            and 0 < scale < np.inf
         ):
             raise BundleError(
                 f"{path}: {mean.dtype} {mean.shape} and {components.dtype} {components.shape}, kept {kept}, radius "
-                f"{radius} are no reduction; build the memory again"
+                f"{radius}, scale {scale} are no reduction; build the memory again"
             )
-        return cls(mean, components if len(components) else None, kept, radius)
+        return cls(mean, components if len(components) else None, kept, radius, scale)
 
 
 def fit_pca(vectors: Floats, dim: int | None, *, cross_modal: bool = False) -> Reduction:

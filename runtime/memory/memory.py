@@ -5,7 +5,8 @@ because the two lie in different regions of a dual encoder's space (the modality
 them would spend its dimensions on the gap, and in one index the texts would never be among the nearest.
 
     memory/labels.json
-    memory/pictures/  vectors.npy  entries.npy  reduction.npz  index.usearch
+    memory/pictures/  vectors.npy  entries.npy  sources.npy  sources.utf8  reduction.npz
+                      index.usearch  (index-1.usearch and on: further shards)
     memory/texts/     the same
 """
 
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import Bundle
-from .errors import BundleError, InputError
+from ..bundle import Bundle
+from ..errors import BundleError, InputError
 from .part import MODALITIES, Modality, Part
 from .reduction import Floats
 
