@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -182,7 +182,8 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
 
     Args:
         root: The bundle's folder; made if absent.
-        name: The component's name; one that is there already is replaced.
+        name: The component's name, which is its folder's (`engines/...` lies a level deeper); one that is there
+            already is replaced.
 
     Yields:
         The staging folder to write the files into.
@@ -200,10 +201,11 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
         raise BundleError(f"{root}: is a file; name a folder for the bundle")
     if root.is_dir() and not exists(root) and any(root.iterdir()):
         raise BundleError(f"{root}: is not empty and holds no {MANIFEST}; name a new folder or a bundle")
-    components = dict(_read_manifest(root)) if exists(root) else {}
+    if exists(root):
+        _read_manifest(root)  # what is wrong with it is said before anything is written
     made = not root.exists()
     _make_folder(root)
-    staging = Staging(Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root)))
+    staging = Staging(Path(tempfile.mkdtemp(prefix=f".{name.replace('/', '-')}-", dir=root)))
     target = _free_folder(root, name)
     try:
         yield staging
@@ -211,21 +213,30 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
         for path in sorted(p for p in staging.folder.rglob("*") if p.is_file()):
             fsync(path)
             inner = path.relative_to(staging.folder)
-            record_path = (PurePosixPath(target.name) / PurePosixPath(*inner.parts)).as_posix()
+            record_path = (target.relative_to(root) / inner).as_posix()
             files[inner.as_posix()] = FileRecord(record_path, path.stat().st_size, sha256(path))
         staging.folder.chmod(0o755)
+        target.parent.mkdir(exist_ok=True)
         os.replace(staging.folder, target)
+        fsync(target.parent)
         fsync(root)
+        # Only now: another component may have been replaced meanwhile.
+        components = _read_manifest(root) if exists(root) else {}
         stale = components.get(name)
         components[name] = Component(files, staging.info)
         write_json(root / MANIFEST, _to_json(components))
     except BaseException:
         for unfinished in (staging.folder, target, *([root] if made else [])):
             shutil.rmtree(unfinished, ignore_errors=True)
+        if target.parent != root:
+            with suppress(OSError):  # it holds others
+                target.parent.rmdir()
         raise
     if stale is not None:
-        for old in _folders(stale) - set().union(*map(_folders, components.values())):
-            shutil.rmtree(root / old, ignore_errors=True)
+        live = [PurePosixPath(record.path) for part in components.values() for record in part.files.values()]
+        for old in _folders(stale):
+            if not any(path.is_relative_to(old) for path in live):
+                shutil.rmtree(root / old, ignore_errors=True)
 
 
 def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
@@ -275,9 +286,14 @@ def _make_folder(path: Path) -> None:
         raise BundleError(f"{path}: cannot be made ({error.strerror}); name another folder") from error
 
 
-def _folders(component: Component) -> set[str]:
-    """Names of the folders of the bundle that hold a component's files."""
-    return {PurePosixPath(record.path).parts[0] for record in component.files.values()}
+def _folders(component: Component) -> set[PurePosixPath]:
+    """The folders of the bundle, relative to it, that hold a component's files under their own names."""
+    folders = set()
+    for name, record in component.files.items():
+        path, inner = PurePosixPath(record.path), PurePosixPath(name)
+        if path.parts[-len(inner.parts) :] == inner.parts and len(path.parts) > len(inner.parts):
+            folders.add(PurePosixPath(*path.parts[: -len(inner.parts)]))
+    return folders
 
 
 def _free_folder(root: Path, name: str) -> Path:

@@ -105,6 +105,37 @@ class TestStage:
         assert list(bundle.components) == ["memory", "clip"]
         assert bundle.verify() == 4
 
+    def test_a_component_replaced_meanwhile_is_kept(self, root: Path) -> None:
+        with stage(root, "clip") as staging:
+            write(root, content=b"newer")
+            (staging.folder / "c").write_bytes(b"c")
+        bundle = Bundle.open(root)
+        assert bundle.file("memory", "b.json").parent.joinpath("inner/a.bin").read_bytes() == b"newer"
+        assert bundle.verify() == 3
+
+    def test_components_of_one_parent_folder_do_not_touch_each_other(self, root: Path) -> None:
+        for content in (b"first", b"second", b"third"):
+            write(root, "engines/a", content)
+            write(root, "engines/b", content)
+        bundle = Bundle.open(root)
+        assert bundle.file("engines/a", "inner/a.bin").read_bytes() == b"third"
+        assert bundle.verify() == 6
+        assert len(os.listdir(root / "engines")) == 2
+
+    def test_failure_leaves_no_new_parent_folder(self, root: Path) -> None:
+        before = sorted(os.listdir(root))
+        staged = stage(root, "engines/a")
+        staged.__enter__().info["nan"] = float("nan")
+        with pytest.raises(ValueError, match="JSON"):
+            staged.__exit__(None, None, None)
+        assert sorted(os.listdir(root)) == before
+
+    def test_a_forged_place_of_files_is_not_deleted_with_them(self, root: Path, manifest: Path) -> None:
+        write(root, "clip", b"kept")
+        set_path(manifest, "clip/b.json")
+        write(root)
+        assert Bundle.open(root).file("clip", "inner/a.bin").read_bytes() == b"kept"
+
     def test_replacing_removes_stale_files(self, root: Path) -> None:
         for content in (b"second", b"third", b"fourth"):
             write(root, content=content)
