@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,45 +141,53 @@ def write_index(folder: Path, reduction: Reduction, settings: PartSettings, *, t
     """
     reduction.save(folder / "reduction.npz")
     vectors = map_npy(folder / "vectors.npy")
-    bounds = np.linspace(0, len(vectors), min(settings.shards, max(1, len(vectors))) + 1).astype(int).tolist()
     with tqdm(total=len(vectors), desc=f"{folder.name} index", unit="", disable=None) as bar:
-        for shard, (start, stop) in enumerate(pairwise(bounds)):
-            write_shard(folder / shard_name(shard), vectors, start, stop, reduction, settings, threads=threads, bar=bar)
+        for shard, numbers in enumerate(shard_numbers(len(vectors), settings.shards)):
+            write_shard(folder / shard_name(shard), vectors, numbers, reduction, settings, threads=threads, bar=bar)
+
+
+def shard_numbers(entries: int, shards: int) -> list[npt.NDArray[np.int64]]:
+    """The numbers of each shard's entries: int64, a contiguous range of almost the same length."""
+    return [
+        np.asarray(numbers, np.int64) for numbers in np.array_split(np.arange(entries), min(shards, max(1, entries)))
+    ]
 
 
 def write_shard(
     path: Path,
     vectors: npt.NDArray[np.float16],
-    start: int,
-    stop: int,
+    numbers: npt.NDArray[np.int64],
     reduction: Reduction,
     settings: PartSettings,
     *,
+    onto: Path | None = None,
     threads: int = 0,
     bar: tqdm[Any] | None = None,
 ) -> None:
-    """Writes an HNSW index over the entries from `start` to `stop`, keyed by their numbers.
+    """Writes an HNSW index over some of the entries, keyed by their numbers.
 
     Args:
-        path: The file.
+        path: The file; never one that is mapped.
         vectors: float16 [n, d], all of the part.
-        start: First entry.
-        stop: One past the last.
+        numbers: int64, of the entries to add, in this order.
         reduction: From d to the index's dimension.
         settings: Says the dtype of what the index stores.
+        onto: An index of the same kind to which they are added; it stays as it is.
         threads: Threads of the build; 0 for one a core, and one where the shard is small.
         bar: Is moved on by each entry.
     """
     dtype = settings.index_dtype
     metric = "hamming" if dtype == "b1" else "l2sq"
     index = Index(ndim=reduction.dim, metric=metric, dtype=dtype, connectivity=CONNECTIVITY, expansion_add=EXPANSION)
-    threads = threads or int(stop - start <= _REPEATABLE)
-    for first in range(start, stop, _BLOCK):
-        last = min(first + _BLOCK, stop)
-        block = reduction.entries(vectors[first:last].astype(np.float32))
-        index.add(np.arange(first, last), stored(block, dtype), threads=threads)
+    if onto is not None:
+        index.load(str(onto))
+    threads = threads or int(len(index) + len(numbers) <= _REPEATABLE)
+    for first in range(0, len(numbers), _BLOCK):
+        some = numbers[first : first + _BLOCK]
+        block = reduction.entries(vectors[some].astype(np.float32))
+        index.add(some, stored(block, dtype), threads=threads)
         if bar is not None:
-            bar.update(last - first)
+            bar.update(len(some))
     index.save(str(path))
 
 
