@@ -138,20 +138,21 @@ def convert(
     Args:
         source: The fp32 graph.
         target: The graph to write.
-        precision: `fp32` copies; `fp16` converts weights and activations; `int8` quantises per channel.
+        precision: `fp32` copies; `fp16` see `half`; `int8` quantises per channel.
         calibration: Inputs for the ranges of a convolutional graph's activations.
 
     Returns:
         The scheme used: `fp32`, `fp16`, `int8 dynamic` or `int8 static`.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    from .half import to_half
 
     if precision == "fp32":
         save(onnx.load(str(source)), target)
         return "fp32"
     if precision == "fp16":
-        save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), target)
+        to_half(source, target)
         return "fp16"
     convolutional = _is_convolutional(onnx.load(str(source), load_external_data=False))
     if convolutional:
