@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ LIMITS = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.95, "fp8": 0.95}
 
 _FOLDER = "engines"
 _PENDING = "not yet compared"
+# Files are named after it.
+_GRAPH = re.compile(r"[a-z]+/[a-z]+\.onnx")
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,20 @@ class EngineRecord:
 
     Attributes:
         graph: The graph it replaces, as `component/name`: `clip/visual.onnx`.
-        file: Its name in the engines' component; the check is `<file>.npz`.
         key: What it was built from and for.
         parity: None as long as it has not been compared on a device of its architecture.
+        conversion: Where the graph was converted first, the worst cosine that this cost in ONNX Runtime.
     """
 
     graph: str
-    file: str
     key: EngineKey
     parity: Parity | None = None
+    conversion: float | None = None
+
+    @property
+    def file(self) -> str:
+        """Its name in the engines' component."""
+        return f"{self.graph.replace('/', '-').removesuffix('.onnx')}.engine"
 
     @property
     def check_file(self) -> str:
@@ -227,6 +235,7 @@ def info(target: Target, engines: Sequence[EngineRecord]) -> dict[str, Any]:
                 "file": record.file,
                 "key": record.key.sha256,
                 **_key_to_json(record.key),
+                "conversion": record.conversion,
                 "parity": _PENDING if record.parity is None else _parity_to_json(record.parity),
             }
             for record in engines
@@ -258,8 +267,13 @@ def _read_records(bundle: Bundle, target: Target, component: Component) -> dict[
             if precision not in LIMITS or not profiles:
                 raise ValueError(f"precision {precision!r}, {len(profiles)} profiles")
             flags = tuple(map(str, entry["flags"]))
+            if not _GRAPH.fullmatch(graph):
+                raise ValueError(f"graph {graph!r}")
             key = EngineKey(str(entry["graph_sha256"]), target, precision, profiles, flags)
-            found[str(graph)] = EngineRecord(str(graph), str(entry["file"]), key, _read_parity(entry["parity"]))
+            conversion = entry["conversion"]
+            found[graph] = EngineRecord(
+                graph, key, _read_parity(entry["parity"]), None if conversion is None else float(conversion)
+            )
         return found
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(
