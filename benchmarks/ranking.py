@@ -20,6 +20,7 @@ from rar.runtime.bundle import Bundle, copy
 from rar.runtime.errors import InputError
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.probe import sureness
 from rar.runtime.rank import Ranker
 from rar.runtime.recognizer import Recognizer
 
@@ -108,8 +109,13 @@ def _rank(
             hits = judged.hits(tuning.fusion)
             rows[name] |= {"fused": report.share(hits), "fusion": tuning.fusion}
             if tuning.gate is not None:
-                gated, skipped = judged.gated(tuning.fusion, tuning.gate)
-                rows[name]["gate"] = {"top1": report.share(gated), "skipped": 100 * float(skipped.mean())}
+                skipped = sureness(queries.undecoded, recognizer.probe) >= np.float32(tuning.gate)
+                gated = judged.gated(tuning.fusion, skipped)
+                rows[name]["gate"] = {
+                    "by": tuning.gate_by,
+                    "top1": report.share(gated),
+                    "skipped": 100 * float(skipped.mean()),
+                }
     return rows
 
 

@@ -1,7 +1,7 @@
 """Fits, on held-out pictures, what a bundle's memory and rankers cannot know by themselves, and stores it.
 
 Which ranker orders best, by how much its scores and the retrieval's similarity count (`fusion`), and from which
-retrieval margin on the ranker may be left out (`gate`). Needs no PyTorch.
+margin on, of the similarities or of a probe, the ranker may be left out (`gate`). Needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from rar.runtime.errors import ImageError, InputError
 from rar.runtime.images import Pixels, load_image
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.probe import sureness
 from rar.runtime.rank import Query, Ranker
 from rar.runtime.recognizer import Rank, Recognizer
+from rar.runtime.tuning import GateBy
 from rar.runtime.wca import Wca
 
 from .labelled import LabelledImage
+from .probe import fit_probe
 
 Floats = npt.NDArray[np.float32]
 
@@ -53,17 +56,9 @@ class Judged:
     right: npt.NDArray[np.bool_]
     milliseconds: float = 0.0
 
-    def gated(self, fusion: float, margin: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """As `hits` where the retrieval's order stands from a margin on, and for which pictures it does: bool [N]."""
-        skipped = self.margins >= np.float32(margin)
-        return np.where(skipped, self.right[:, 0], self.hits(fusion)), skipped
-
-    @property
-    def margins(self) -> Floats:
-        """By how much the best class is more similar than the second: float32 [N]; infinite where k is 1."""
-        if self.similarity.shape[1] < 2:
-            return np.full(len(self.similarity), np.inf, np.float32)
-        return np.asarray(self.similarity[:, 0] - self.similarity[:, 1])
+    def gated(self, fusion: float, skipped: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """As `hits`, where the retrieval's order stands for the pictures that are skipped."""
+        return np.where(skipped, self.right[:, 0], self.hits(fusion))
 
     def top1(self, fusion: float) -> float:
         """Share of pictures whose best final score is the true class's."""
@@ -95,8 +90,8 @@ def tune(
         threads: Threads of each session.
 
     Returns:
-        What was stored: the best ranker's `rank`, `mode`, `debias`, `fusion` and `gate`, and under `measured` what
-        each gained; and `default`, the bundle's ranker from now on: that one, or `none` unless it gains (`gains`).
+        What was stored: the best ranker's `rank`, `mode`, `debias`, `fusion`, `gate` and `gate_by`; under `measured`
+        what each gained; and `default`, the bundle's ranker from now on: that one, or `none` unless it gains (`gains`).
 
     Raises:
         InputError: A picture's class is not in the memory, or a picture cannot be read, or nothing can rank.
@@ -138,19 +133,31 @@ def tune(
         return rows[row]["fused_top1"], rows[row]["rank"] == "mllm", -rows[row]["milliseconds"]
 
     best = max(range(len(rows)), key=merit)
-    gate = fit_gate(judged[best], rows[best]["fusion"], loss)
+    memory = recognizer.memory
+    pictures = memory.parts.get("pictures")
+    probe = None if pictures is None else fit_probe(pictures.vectors, pictures.labels, memory.labels)
+    gates: dict[GateBy, dict[str, float]] = {
+        "similarity": fit_gate(judged[best], rows[best]["fusion"], loss, sureness(queries.undecoded, None))
+    }
+    if probe is not None:
+        margins = sureness(queries.undecoded, probe)
+        gates["probe"] = fit_gate(judged[best], rows[best]["fusion"], loss, margins)
+    gate_by = max(gates, key=lambda by: gates[by]["skipped"])
+    gate = gates[gate_by]
     measured = {
         "pictures": len(images),
         "k": k,
         "retrieval": retrieval,
         "in_k": round(100 * float(judged[0].right.any(1).mean()), 2),
         "rankers": rows,
-        "gate": gate,
+        "gates": gates,
     }
     stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
-    stored |= {"gate": gate["margin"], "measured": measured}
+    stored |= {"gate": gate["margin"], "gate_by": gate_by, "measured": measured}
     # Where nothing gains, the weight keeps the ranker from harm even when it is asked for.
     rank: Rank = stored["rank"] if gains(judged[best], rows[best]["fusion"]) else "none"
+    if probe is not None and gate_by == "probe":
+        probe.save(path, bundles.Bundle.open(path).component("clip").fingerprint)
     bundles.annotate(path, "memory", rank=rank, tune=stored)
     return stored | {"default": rank}
 
@@ -198,41 +205,53 @@ def fit_fusion(judged: Judged) -> float:
     return float(WEIGHTS[best[len(best) // 2]])
 
 
-def fit_gate(judged: Judged, fusion: float, loss: float) -> dict[str, float]:
+def fit_gate(judged: Judged, fusion: float, loss: float, margins: Floats) -> dict[str, float]:
     """The smallest margin above which the retrieval's order may stand.
 
     Args:
         judged: The ranker on held-out pictures.
         fusion: Its weight of the similarity.
         loss: Percentage points of top-1 that may be lost.
+        margins: float32 [N], how sure the retrieval is of each picture (`sureness`).
 
     Returns:
         `margin`; `skipped`, the share of pictures at or above it; `top1`, in percent, with it.
     """
     if judged.similarity.shape[1] < 2:
         return {"margin": 0.0, "skipped": 1.0, "top1": round(100 * judged.top1(fusion), 2)}
-    margins = judged.margins
     order = np.argsort(-margins, kind="stable")  # the surest first
     gained = judged.right[order, 0].astype(int) - judged.hits(fusion)[order]
     lost = -np.concatenate([[0], np.cumsum(gained)])  # when the surest n keep the retrieval's order
     # Pictures of one margin are skipped or ranked together.
     apart = np.concatenate([[True], np.diff(margins[order]) < 0, [True]])
     allowed = np.flatnonzero(apart & (lost <= loss / 100 * len(order) + 1e-9))
-    count = int(allowed[-1])
-    # The margin of the last one that is skipped; just above the surest where none may be.
-    margin = float(margins[order[count - 1]]) if count else float(np.nextafter(margins.max(), np.float32(np.inf)))
-    hits, skipped = judged.gated(fusion, margin)
-    return {"margin": margin, "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
+    # One that nothing is known of is never sure.
+    count = int(allowed[allowed <= int((margins > -np.inf).sum())][-1])
+    if count:
+        margin = margins[order[count - 1]]
+        # Halfway to the next, which must not be skipped: the last bit of a margin depends on the batch.
+        if count < len(order) and margins[order[count]] < (middle := (margin + margins[order[count]]) / 2):
+            margin = middle
+    else:
+        margin = np.nextafter(margins.max(), np.float32(np.inf))
+    skipped = margins >= np.float32(margin)
+    hits = judged.gated(fusion, skipped)
+    return {"margin": float(margin), "skipped": float(skipped.mean()), "top1": round(100 * float(hits.mean()), 2)}
 
 
-class _Queries(Sequence[Query]):
-    """Queries whose pictures are decoded again when they are asked for: all at once would not fit into memory."""
+class Retrieved(Sequence[Query]):
+    """Queries whose pictures are decoded again when they are asked for: all at once would not fit into memory.
 
-    def __init__(self, images: Sequence[LabelledImage], queries: Sequence[Query]) -> None:
-        self._images, self._queries = images, queries
+    Attributes:
+        undecoded: The same without their pictures.
+    """
+
+    def __init__(self, images: Sequence[LabelledImage], undecoded: Sequence[Query]) -> None:
+        self.undecoded = undecoded
+        self._images = images
 
     def __len__(self) -> int:
-        return len(self._queries)
+        return len(self.undecoded)
 
     @overload
     def __getitem__(self, index: int) -> Query: ...
@@ -241,10 +260,10 @@ class _Queries(Sequence[Query]):
     def __getitem__(self, index: int | slice) -> Query | list[Query]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return replace(self._queries[index], pixels=load_image(self._images[index].path))
+        return replace(self.undecoded[index], pixels=load_image(self._images[index].path))
 
 
-def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> Sequence[Query]:
+def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) -> Retrieved:
     """What a ranker is given of labelled pictures.
 
     Raises:
@@ -257,7 +276,7 @@ def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) ->
         if isinstance(query, ImageError):
             raise InputError(f"{query}; mend or remove the picture") from query
         queries.append(replace(query, pixels=empty))
-    return _Queries(images, queries)
+    return Retrieved(images, queries)
 
 
 def ranker_name(settings: Mapping[str, Any]) -> str:

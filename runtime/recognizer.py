@@ -23,6 +23,7 @@ from .images import Pixels, Source, load_image
 from .memory import Candidate, Memory
 from .mllm.model import Mllm
 from .mllm.ranker import MllmOptions, MllmRanker
+from .probe import Probe, sureness
 from .rank import Query, Ranker, Ranking
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
@@ -68,13 +69,17 @@ class Result:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the pictures of one call are answered; the margin and the deadline (in seconds) may be infinite."""
+    """How the pictures of one call are answered; the margin and the deadline (in seconds) may be infinite.
+
+    The margin is the probe's where there is one, else the similarities'.
+    """
 
     k: int
     rank: Rank
     ranker: Ranker | None
     fusion: float
     margin: float
+    probe: Probe | None
     deadline: float
 
 
@@ -114,12 +119,14 @@ class Recognizer:
         wca: WcaOptions | None = None,
         mllm: MllmOptions | None = None,
         tuning: Tuning | None = None,
+        probe: Probe | None = None,
         threads: int | None = None,
     ) -> None:
         self.clip = clip
         self.memory = memory
         self.default_rank = default_rank
         self.tuning = tuning
+        self.probe = probe
         self._bundle = bundle
         self._threads = threads
         self._wca_options = wca
@@ -170,14 +177,16 @@ class Recognizer:
         rank = info.get("rank", "none")
         if rank not in RANKS:
             raise BundleError(f"{bundle.root}: the ranker {rank!r} is unknown to this release; upgrade rar-runtime")
+        tuning = Tuning.from_info(info)
         return cls(
             bundle,
             clip,
-            Memory.open(bundle, text_weight),
+            Memory.open(bundle, text_weight, embed=clip, threads=threads),
             default_rank=rank,
             wca=wca,
             mllm=mllm,
-            tuning=Tuning.from_info(info),
+            tuning=tuning,
+            probe=Probe.open(bundle) if tuning and tuning.gate_by == "probe" else None,
             threads=threads,
         )
 
@@ -202,8 +211,8 @@ class Recognizer:
             k: Candidates a picture.
             rank: `none` keeps the retrieval's order, `wca` ranks by crops and descriptions, `mllm` by the bundle's
                 multimodal LLM; None takes the bundle's default.
-            gate: `unsure` ranks only pictures whose best two classes are closer than the margin that
-                `rar-export tune` fitted; `off` ranks all.
+            gate: `unsure` ranks only pictures whose best class is less sure than the margin that `rar-export tune`
+                fitted; `off` ranks all.
             deadline_ms: Milliseconds from when a batch is picked up. Pictures whose ranking would come later, going
                 by how long it has taken so far, keep the retrieval's order; the least sure are ranked first.
 
@@ -281,7 +290,7 @@ class Recognizer:
             raise InputError(f"deadline_ms={deadline_ms}; give more than 0, or None for no deadline")
         ranker = self._ranker(rank)
         tuning = self.tuning if self.tuning and self.tuning.fits(rank, self._mllm_options) else None
-        margin = math.inf
+        margin, probe = math.inf, None
         if gate == "unsure" and ranker is not None:
             if tuning is None or tuning.gate is None:
                 raise InputError(
@@ -289,8 +298,9 @@ class Recognizer:
                     "run `rar-export tune`, or use gate='off'"
                 )
             margin = tuning.gate
+            probe = self.probe if tuning.gate_by == "probe" else None
         deadline = math.inf if deadline_ms is None else deadline_ms / 1e3
-        return _Plan(k, rank, ranker, tuning.fusion if tuning else 0.0, margin, deadline)
+        return _Plan(k, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
 
     def _batches(self, source: Iterator[Source], batch_size: int) -> Iterator[_Batch]:
         # One worker of its own: it waits for the decoders, so it must not be one of them.
@@ -331,11 +341,12 @@ class Recognizer:
     def _answer(self, batch: _Batch, plan: _Plan) -> Iterator[Result]:
         queries = self._retrieve(batch, plan.k)
         shared = {stage: 1e3 * seconds / len(queries) for stage, seconds in batch.timings.items() if queries}
-        unsure = [i for i, query in enumerate(queries) if query.margin < plan.margin or plan.margin == math.inf]
+        margins = sureness(queries, plan.probe)
+        unsure = [i for i, margin in enumerate(margins) if margin < np.float32(plan.margin) or plan.margin == math.inf]
         rankings: dict[int, Ranking] = {}
         if plan.ranker is not None and unsure:
             start = perf_counter()
-            rankings = self._rank(queries, unsure, plan.ranker, plan, batch.start + plan.deadline)
+            rankings = self._rank(queries, margins, unsure, plan.ranker, plan, batch.start + plan.deadline)
             own = {"rank": 1e3 * (perf_counter() - start) / max(1, len(rankings))}
         answers = (
             _ranked(query, rankings[i], plan, shared | own)
@@ -347,14 +358,20 @@ class Recognizer:
             yield Result(error=pixels) if isinstance(pixels, ImageError) else next(answers)
 
     def _rank(
-        self, queries: Sequence[Query], todo: list[int], ranker: Ranker, plan: _Plan, until: float
+        self,
+        queries: Sequence[Query],
+        margins: npt.NDArray[np.float32],
+        todo: list[int],
+        ranker: Ranker,
+        plan: _Plan,
+        until: float,
     ) -> dict[int, Ranking]:
         """Rankings of those of the queries that can be ranked in time, the least sure first."""
         key = (plan.rank, plan.k)
         rankings: dict[int, Ranking] = {}
         timely = until < math.inf
         if timely:
-            todo = sorted(todo, key=lambda i: queries[i].margin)
+            todo = sorted(todo, key=lambda i: margins[i])
         while len(rankings) < len(todo):
             fit = len(todo)
             start = perf_counter()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from .errors import BundleError
 from .mllm.ranker import MllmOptions
+
+GateBy: TypeAlias = Literal["similarity", "probe"]
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,15 @@ class Tuning:
         rank: The ranker's name.
         mllm: The MLLM ranker's settings; None for another ranker.
         fusion: Weight w of the final score, (rank score + w * similarity) / (1 + w).
-        gate: The retrieval margin (best similarity less second-best) from which ranking is left out under
-            gate="unsure"; None where none was fitted.
+        gate: The margin from which ranking is left out under gate="unsure"; None where none was fitted.
+        gate_by: Whose margin: the best `similarity` less the second-best, or the `probe`'s (`Probe.margins`).
     """
 
     rank: str
     mllm: MllmOptions | None = None
     fusion: float = 0.0
     gate: float | None = None
+    gate_by: GateBy = "similarity"
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Tuning | None:
@@ -42,11 +45,12 @@ class Tuning:
             options = MllmOptions(stored["mode"], stored.get("debias", MllmOptions.debias)) if rank == "mllm" else None
             fusion = float(stored.get("fusion", 0.0))
             gate = None if stored.get("gate") is None else float(stored["gate"])
-            if not 0 <= fusion < math.inf or (gate is not None and math.isnan(gate)):
-                raise ValueError(f"fusion {fusion} or gate {gate} cannot be")
+            gate_by = stored.get("gate_by", "similarity")
+            if not 0 <= fusion < math.inf or (gate is not None and math.isnan(gate)) or gate_by not in get_args(GateBy):
+                raise ValueError(f"fusion {fusion}, gate {gate} or gate_by {gate_by!r} cannot be")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"the memory's tune is malformed ({error!r}); run `rar-export tune` again") from error
-        return cls(rank, options, fusion, gate)
+        return cls(rank, options, fusion, gate, gate_by)
 
     def fits(self, rank: str, options: MllmOptions) -> bool:
         """Whether it was fitted for a ranker with these settings; only `choice` looks at `debias`."""
