@@ -75,17 +75,20 @@ def read_descriptions(file: str | Path) -> dict[str, list[str]]:
     Raises:
         InputError: No such file, another form, or a blank class or sentence.
     """
-    try:
-        content = json.loads(read_text(Path(file)), object_pairs_hook=_unique_pairs)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not the JSON of {{class: [sentences]}} ({error})") from error
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{file}: must be a JSON object of {{class: [sentences]}} with at least one class")
-    for name, sentences in content.items():
-        if not isinstance(sentences, list) or not all(isinstance(s, str) and s.strip() for s in sentences):
-            raise InputError(f"{file}: the descriptions of {name!r} must be a list of sentences, none blank")
-    check_labels(list(content), str(file))
+    content = _read_lists(file, "class", "sentences")
     return {name: [" ".join(s.split()) for s in sentences] for name, sentences in content.items()}
+
+
+def read_tags(file: str | Path) -> dict[str, list[str]]:
+    """Reads `{tag: [classes]}` from JSON.
+
+    Raises:
+        InputError: No such file, another form, a blank tag or one without classes, or a class that stands twice.
+    """
+    content = _read_lists(file, "tag", "classes")
+    for tag, names in content.items():
+        check_labels(names, f"{file}, tag {tag!r}")
+    return content
 
 
 def check_labels(labels: list[str], source: str) -> list[str]:
@@ -163,6 +166,21 @@ def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
             raise InputError(f"{file}, line {line}: must be an object with path and label")
         rows.append((line, row))
     return rows
+
+
+def _read_lists(file: str | Path, key: str, values: str) -> dict[str, list[str]]:
+    form = f"{{{key}: [{values}]}}"
+    try:
+        content = json.loads(read_text(Path(file)), object_pairs_hook=_unique_pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not the JSON of {form} ({error})") from error
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{file}: must be a JSON object of {form} with at least one {key}")
+    for name, texts in content.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(f"{file}: the {key} {name!r} must be a list of {values}, none blank")
+    check_labels(list(content), str(file))
+    return content
 
 
 def read_text(file: Path) -> str:

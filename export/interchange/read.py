@@ -1,0 +1,76 @@
+"""Reads embeddings by what their name says they are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rar.runtime.errors import InputError
+
+from ..labelled import read_text
+from .embeddings import Embeddings
+
+
+def read_embeddings(
+    source: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    embedding_column: str | None = None,
+    label_column: str | None = None,
+) -> Embeddings:
+    """Opens ready-made embeddings; the vectors themselves are read when they are asked for.
+
+    Args:
+        source: A `.npy` of float [n, d]; a `.parquet` file, or a folder of them; a folder in clip-retrieval's layout
+            (`img_emb/*.npy` beside `metadata/*.parquet`); a faiss `.index` or `.faiss`, flat or HNSW over flat, with
+            ids or without.
+        labels: A text file with the class of each row (of a faiss index with ids: of each id), one a line. Parquet
+            brings its own.
+        embedding_column: Parquet's column of vectors; None for the only one there is.
+        label_column: Parquet's column of class names; None for `label`.
+
+    Raises:
+        InputError: A file is missing, damaged or of another form, or the labels do not fit.
+    """
+    path = Path(source)
+    if path.is_dir() or path.suffix == ".parquet":
+        from . import parquet
+
+        if labels is not None:
+            raise InputError(f"{path}: Parquet brings its own labels; name their column instead of {labels}")
+        if (path / "img_emb").is_dir():
+            return parquet.read_clip_retrieval(path, label_column)
+        return parquet.read_parquet(path, embedding_column, label_column)
+    if embedding_column is not None or label_column is not None:
+        raise InputError(f"{path}: has no columns; they are Parquet's")
+    if labels is None:
+        raise InputError(f"{path}: needs the class of each vector; give a file with one a line")
+    names = _read_labels(Path(labels))
+    if path.suffix in (".index", ".faiss"):
+        from . import faiss_index
+
+        return faiss_index.read_faiss(path, names)
+    return Embeddings.of(_map_npy(path), names, str(path))
+
+
+def _map_npy(path: Path) -> npt.NDArray[Any]:
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a .npy of numbers ({error})") from error
+    if not isinstance(vectors, np.ndarray):
+        raise InputError(f"{path}: holds several arrays; save one as a .npy")
+    return vectors
+
+
+def _read_labels(path: Path) -> Sequence[str]:
+    names = read_text(path).rstrip("\n").split("\n")
+    if blank := [line for line, name in enumerate(names, 1) if not name.strip()]:
+        raise InputError(f"{path}, line {blank[0]}: the class name is blank")
+    return [name.strip() for name in names]

@@ -1,0 +1,148 @@
+"""Measures a part of a memory while it is built: what its index finds, and whether walking it is worth while."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rar.runtime import _native
+from rar.runtime.memory.part import PartSettings
+from rar.runtime.memory.reduction import Reduction
+
+Floats = npt.NDArray[np.float32]
+Halfs = npt.NDArray[np.float16]
+Labels = npt.NDArray[np.int32]
+
+# recall@10 is what is measured, over as many queries as make its standard error 0.14 points at 99 %.
+NEAREST = 10
+QUERIES = 512
+# ef and R that are tried, the first that reaches the goal is stored.
+_WIDTHS = ((64, 50), (128, 100), (256, 200), (512, 400))
+# Of the true neighbours the index should find; what `--dim recall=` asks for replaces it.
+DEFAULT_GOAL = 0.99
+# Two kernels may round a cosine apart by this much.
+_SAME = 1e-6
+_TIMED_QUERIES, _TIMED_SECONDS = 32, 0.25
+
+
+@dataclass(frozen=True)
+class Held:
+    """Queries and their true neighbours.
+
+    Attributes:
+        queries: float32 [N, d], unit.
+        labels: int32 [n]: 0, or -1 for entries that are left out, the queries themselves where they are entries.
+        cosines: float32 [N, c], of the c nearest entries that count, best first; c is 10, or fewer where fewer count.
+        ids: int64 [N, c], these entries.
+    """
+
+    queries: Floats
+    labels: Labels
+    cosines: Floats
+    ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, vectors: Halfs, queries: Floats, out: npt.NDArray[np.int64]) -> Held:
+        """Searches all entries, exactly.
+
+        Args:
+            vectors: float16 [n, d].
+            queries: float32 [N, d].
+            out: Entries that do not count.
+        """
+        labels = np.zeros(len(vectors), np.int32)
+        labels[out] = -1
+        count = min(NEAREST, len(vectors) - len(out))
+        ids, cosines = _native.nearest(vectors, queries, count, labels, None, _threads())
+        return cls(queries, labels, cosines, ids)
+
+    def recall(self, cosines: Floats) -> float:
+        """Share of the true neighbours, 0 to 1, among what a search found.
+
+        Args:
+            cosines: float32 [N, any], of what was found. By cosine and not by entry: copies stand for each other.
+        """
+        best = -np.sort(-cosines, axis=1)[:, : self.cosines.shape[1]]
+        return float((best >= self.cosines[:, -1:] - _SAME).sum() / self.cosines.size)
+
+
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many of the numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def sample(vectors: Halfs, numbers: npt.NDArray[np.int64] | None = None) -> Floats:
+    """Vectors as queries: float32 [N, d] of unit length.
+
+    Args:
+        vectors: float16 [n, d].
+        numbers: Which; evenly spread ones if None.
+    """
+    chosen = vectors[spread(len(vectors), QUERIES) if numbers is None else numbers].astype(np.float32)
+    return np.asarray(chosen / np.linalg.norm(chosen, axis=1, keepdims=True))
+
+
+def choose_search(
+    graphs: Sequence[Any],
+    vectors: Halfs,
+    reduction: Reduction,
+    settings: PartSettings,
+    held: Held,
+    goal: float,
+    *,
+    judge: bool = True,
+) -> PartSettings:
+    """How the part is best searched on this machine.
+
+    Args:
+        graphs: The index's shards; they lack the entries that `held` leaves out.
+        vectors: float16 [n, d].
+        reduction: The index's.
+        settings: What is known already.
+        held: Queries and their true neighbours.
+        goal: recall@10 that the walk should reach, 0 to 1.
+        judge: Whether the queries are such as will be asked; else the recall says nothing, and is None.
+
+    Returns:
+        The settings with the least `ef` and `rescore` that reach the goal (or the greatest that are tried), with
+        `search` the faster of index and exact search, one query at a time, and the `recall` of that.
+    """
+
+    def walk(queries: Floats, ef: int, rescore: int) -> Floats:
+        reduced = reduction.queries(queries)
+        ids, _ = _native.search(graphs, reduced, rescore, max(ef, rescore), held.labels, None)
+        return _native.score(vectors, queries, ids)
+
+    for ef, rescore in _WIDTHS:
+        recall = held.recall(walk(held.queries, ef, rescore))
+        if recall >= goal or not judge:
+            break
+    indexed = _microseconds(lambda query: walk(query, ef, rescore), held.queries)
+    exact = _microseconds(lambda query: _native.nearest(vectors, query, rescore, held.labels, None), held.queries)
+    settings = replace(settings, ef=ef, rescore=rescore)
+    if exact <= indexed:
+        return replace(settings, search="exact", recall=1.0)
+    return replace(settings, search="index", recall=recall if judge else None)
+
+
+def _microseconds(search: Callable[[Floats], object], queries: Floats) -> float:
+    """Median of a query, over some, as many as there is time for."""
+    search(queries[:1])
+    took: list[float] = []
+    for row in range(min(len(queries), _TIMED_QUERIES)):
+        began = perf_counter()
+        search(queries[row : row + 1])
+        took.append(perf_counter() - began)
+        if sum(took) > _TIMED_SECONDS:
+            break
+    return 1e6 * float(np.median(took))
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1
