@@ -15,6 +15,9 @@ import torch
 if TYPE_CHECKING:
     import transformers
 
+# How far below its row's largest a score may lie.
+_LEAST_SCORE = 80.0
+
 
 class _Past:
     """What a language model of transformers asks of a cache, with the new keys and values kept apart."""
@@ -48,6 +51,9 @@ def _attend(
     grouped = query.reshape(batch, shared, heads // shared * length, width)
     scores = (grouped * settings["scaling"]) @ key.transpose(2, 3)
     seen = scores.reshape(batch, heads, length, -1) + mask
+    # A weight of exp(-80) is lost beside the largest, as is nothing at all; further down ONNX Runtime's softmax meets
+    # denormal numbers and takes several times as long.
+    seen = torch.maximum(seen, seen.amax(-1, keepdim=True) - _LEAST_SCORE)
     mixed = seen.softmax(-1).reshape(scores.shape) @ value
     return mixed.reshape(batch, heads, length, width).transpose(1, 2), None
 
