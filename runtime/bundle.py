@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from .errors import BundleError
@@ -210,8 +211,10 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
     try:
         yield staging
         files = {}
-        for path in sorted(p for p in staging.folder.rglob("*") if p.is_file()):
+        for path in sorted(staging.folder.rglob("*")):
             fsync(path)
+            if not path.is_file():
+                continue
             inner = path.relative_to(staging.folder)
             record_path = (target.relative_to(root) / inner).as_posix()
             files[inner.as_posix()] = FileRecord(record_path, path.stat().st_size, sha256(path))
@@ -226,17 +229,38 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
         components[name] = Component(files, staging.info)
         write_json(root / MANIFEST, _to_json(components))
     except BaseException:
-        for unfinished in (staging.folder, target, *([root] if made else [])):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        # Stopped behind the last step, the component is alive.
+        if not (exists(root) and _is_live(target.relative_to(root), _read_manifest(root))):
+            for unfinished in (staging.folder, target, *([root] if made else [])):
+                shutil.rmtree(unfinished, ignore_errors=True)
         if target.parent != root:
             with suppress(OSError):  # it holds others
                 target.parent.rmdir()
         raise
     if stale is not None:
-        live = [PurePosixPath(record.path) for part in components.values() for record in part.files.values()]
         for old in _folders(stale):
-            if not any(path.is_relative_to(old) for path in live):
+            if not _is_live(old, components):
                 shutil.rmtree(root / old, ignore_errors=True)
+
+
+def sweep(root: Path, name: str) -> None:
+    """Deletes what a killed process left of a component: unfinished files, and folders that were replaced.
+
+    The caller sees to it that nobody is writing the component.
+
+    Args:
+        root: The bundle.
+        name: The component's name, without a slash.
+    """
+    components = _read_manifest(root)
+    left = re.compile(rf"\.{re.escape(name)}[-.].+|{re.escape(name)}(-\d+)?")
+    for path in root.iterdir():
+        if not left.fullmatch(path.name) or _is_live(PurePosixPath(path.name), components):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
@@ -257,8 +281,10 @@ def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
 def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
     """Copies a bundle, less one component, to a new folder and opens the copy.
 
+    What lies beside the manifest as `<component>.log`, the changes since the component was written, goes with it.
+
     Raises:
-        BundleError: The target exists and is not empty.
+        BundleError: The target exists and is not empty, or the source was changed meanwhile.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -272,8 +298,20 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bun
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source.root / record.path, path)
                 fsync(path)
+        for name in kept:
+            if (log := source.root / f"{name}.log").is_file():
+                # Cut off anywhere it is whole up to its last record.
+                shutil.copyfile(log, target / log.name)
+                fsync(target / log.name)
+        # A log belongs to the files that were live while it was read.
+        now = _read_manifest(source.root)
+        if any(now.get(name) != component for name, component in kept.items()):
+            raise BundleError(f"{source.root}: was changed while it was copied; copy it again")
         write_json(target / MANIFEST, _to_json(kept))
         return Bundle.open(target)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise BundleError(f"{source.root}: cannot be copied ({error}); nothing was left at {target}") from error
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -294,6 +332,12 @@ def _folders(component: Component) -> set[PurePosixPath]:
         if path.parts[-len(inner.parts) :] == inner.parts and len(path.parts) > len(inner.parts):
             folders.add(PurePosixPath(*path.parts[: -len(inner.parts)]))
     return folders
+
+
+def _is_live(folder: PurePath, components: Mapping[str, Component]) -> bool:
+    """Whether a component has files in a folder of the bundle, relative to it."""
+    records = (record for component in components.values() for record in component.files.values())
+    return any(PurePosixPath(record.path).is_relative_to(folder) for record in records)
 
 
 def _free_folder(root: Path, name: str) -> Path:

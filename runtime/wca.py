@@ -79,10 +79,10 @@ class Wca:
         if "texts" not in memory.parts:
             raise InputError("WCA needs texts; build the memory with --classes or --descriptions")
         self._clip = clip
-        self._texts = memory.parts["texts"]
+        self._memory = memory
         self._options = options or WcaOptions()
-        self._positions = {label: position for position, label in enumerate(memory.labels)}
-        self._class_vectors: dict[str, Floats] = {}
+        # Of each class the texts that it was made of, and its side of the score.
+        self._class_vectors: dict[str, tuple[list[str], Floats]] = {}
 
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
         """WCA's score of each candidate."""
@@ -102,16 +102,20 @@ class Wca:
         return rankings
 
     def _class_vector(self, label: str) -> Floats:
-        if label not in self._class_vectors:
-            rows = np.flatnonzero(self._texts.labels == self._positions[label])
-            if not len(rows):
-                raise InputError(f"WCA has no text for the class {label!r}; add it to the memory's classes")
-            name, *descriptions = self._texts.vectors[rows].astype(np.float32)
+        own = self._memory.texts(label)
+        sources = [source for source, _ in own]
+        made_of, vector = self._class_vectors.get(label, (None, np.empty(0, np.float32)))
+        if made_of != sources:  # not made yet, or the memory was changed
+            names = [text for source, text in own if source == label]
+            # A class that was added as vectors, or removed a moment ago, has no text.
+            name = names[0] if names else self._clip.embed_names([label])[0]
+            descriptions = [text for source, text in own if source != label]
             # A class without descriptions is described by its name.
-            texts = np.stack(descriptions) if descriptions else name[None]
+            texts = np.stack(descriptions or [name])
             options = self._options
-            self._class_vectors[label] = weighted_sum(texts, name, options.text_scale, options.normalize)
-        return self._class_vectors[label]
+            vector = weighted_sum(texts, name, options.text_scale, options.normalize)
+            self._class_vectors[label] = (sources, vector)
+        return vector
 
 
 def weighted_sum(vectors: Floats, anchor: Floats, scale: float, normalize: bool) -> Floats:

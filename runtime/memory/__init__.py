@@ -1,6 +1,7 @@
 """The memory: embedded pictures and texts, searched for the k most similar classes."""
 
-from .memory import Candidate, Memory
+from .collapse import Candidate, Entry
+from .memory import Memory
 from .part import MODALITIES, Modality
 
-__all__ = ["MODALITIES", "Candidate", "Memory", "Modality"]
+__all__ = ["MODALITIES", "Candidate", "Entry", "Memory", "Modality"]

@@ -1,189 +1,311 @@
-"""The memory: embedded pictures and texts, searched for the k most similar classes.
+"""The memory: embedded pictures and texts, searched for the k most similar classes; it grows on the device.
 
 A memory has up to two parts, pictures and texts, each with its own reduction and index. They are kept apart
 because the two lie in different regions of a dual encoder's space (the modality gap): one PCA centred between
 them would spend its dimensions on the gap, and in one index the texts would never be among the nearest.
 
-    memory/labels.json
-    memory/pictures/  vectors.npy  entries.npy  sources.npy  sources.utf8  reduction.npz
-                      index.usearch  (index-1.usearch and on: further shards)
-    memory/texts/     the same
+    memory/labels.json  tags.json (where there are tags)
+    memory/pictures/    vectors.npy  entries.npy  sources.npy  sources.utf8  reduction.npz
+                        index.usearch  (index-1.usearch and on: further shards)
+    memory/texts/       the same
+    memory.log          changes since, beside the manifest; memory.lock: who makes them
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..errors import BundleError, InputError
-from .part import MODALITIES, Modality, Part
+from ..errors import InputError
+from ..images import Source
+from .changes import Add, Entries, Relabel, Remove
+from .collapse import Candidate
+from .embed import Embedder, check_labels, check_sources, listed, name_texts, to_vectors
+from .part import Modality, Part
 from .reduction import Floats
+from .search import Request, search
+from .state import Scope, State
+from .view import View, follow, read
+from .writer import Writer
 
-# How many of the index's nearest are scored again at full dimension.
-RESCORE = 50
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One class that may be in the picture.
-
-    Attributes:
-        label: The class's name.
-        similarity: The retrieval's score: cosine, or the weighed cosines where both modalities speak.
-        rank_score: The ranker's score; None where nothing ranked.
-    """
-
-    label: str
-    similarity: float
-    rank_score: float | None = None
+# `save` folds the log when so many entries were added: comparing with them then costs what walking the graph does.
+_ADDED = 2048
+# Or when this share of a part's entries is gone.
+_GONE = 0.25
 
 
 class Memory:
     """Classes and the pictures and texts that stand for them.
 
-    Attributes:
-        labels: The classes' names; entries refer to them by position.
-        parts: The modalities there are. A class's texts are adjacent, its name first.
-        text_weight: Share w of the texts in a class's similarity (1 - w) * best picture + w * best text;
-            0 is RAR's picture-picture retrieval, 1 its picture-text retrieval.
-        classes: How many classes the search can find under that weight.
+    It may be searched, and changed, from several threads. It follows what other processes change: each search looks
+    whether there is anything new. One process at a time changes a memory; it holds the memory's lock from its first
+    change until `close`, or its end.
 
-    Raises:
-        InputError: The weight is out of range, or needs a modality that is not there.
+    Example:
+        >>> memory = Memory.open("bundle")
+        >>> for candidate in memory.search(queries, k=5)[0]:
+        ...     print(candidate.label, candidate.similarity, candidate.entry)
     """
 
-    def __init__(self, labels: Sequence[str], parts: Mapping[Modality, Part], text_weight: float) -> None:
-        if misfit := _misfit(parts, text_weight):
-            raise InputError(misfit)
-        self.labels = list(labels)
-        self.parts = dict(parts)
-        self.text_weight = text_weight
-        weights: dict[Modality, float] = {"pictures": 1 - text_weight, "texts": text_weight}
-        self._weights = {name: weight for name, weight in weights.items() if weight > 0}
-        active = [np.bincount(self.parts[name].labels, minlength=len(self.labels)) > 0 for name in self._weights]
-        self.classes = int(np.logical_or.reduce(active).sum())
+    def __init__(self, root: Path, view: View, embed: Embedder | None = None, threads: int | None = None) -> None:
+        self._root = root
+        self._view = view
+        self._embed = embed
+        self._threads = threads or os.cpu_count() or 1
+        # Held to replace the view and to change the memory. A search takes one view and goes on with that.
+        self._guard = threading.RLock()
+        self._writer: Writer | None = None
 
     @classmethod
-    def open(cls, bundle: Bundle | str | os.PathLike[str], text_weight: float | None = None) -> Memory:
-        """Maps a bundle's memory.
+    def open(
+        cls,
+        bundle: Bundle | str | os.PathLike[str],
+        text_weight: float | None = None,
+        *,
+        centred: bool | None = None,
+        embed: Embedder | None = None,
+        threads: int | None = None,
+    ) -> Memory:
+        """Maps a bundle's memory and reads its log; nothing large is read.
 
         Args:
             bundle: The bundle or its path.
             text_weight: Replaces the stored weight of the texts, 0 to 1.
+            centred: Replaces the stored choice; see `search`.
+            embed: How pictures and names that are added become vectors; without it only vectors can be added.
+            threads: Threads of a search; None for one a core.
 
         Raises:
             BundleError: There is no memory, or it is damaged.
             InputError: The weight needs a modality that is not there.
         """
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        component = bundle.component("memory")
-        labels = bundle.read_json("memory", "labels.json")
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise BundleError(f"{bundle.root}: memory/labels.json is no list of names; build the memory again")
-        parts = {name: Part.open(bundle, name) for name in MODALITIES if f"{name}/vectors.npy" in component.files}
-        for name, part in parts.items():
-            if not 0 <= int(part.labels.min()) <= int(part.labels.max()) < len(labels):
-                raise BundleError(f"{bundle.root}: memory/{name} refers to classes that are not there; build it again")
-        if len({part.vectors.shape[1] for part in parts.values()}) != 1:
-            raise BundleError(f"{bundle.root}: the memory has no parts, or parts of unlike dimension; build it again")
-        if text_weight is None:
-            text_weight = component.info.get("text_weight")
-            misfit = _misfit(parts, text_weight) if isinstance(text_weight, (int, float)) else "no number"
-            if text_weight is None or misfit:
-                raise BundleError(
-                    f"{bundle.root}: the memory's text_weight is {text_weight!r}: {misfit}; build it again"
-                )
-        return cls(labels, parts, text_weight)
+        root = bundle.root if isinstance(bundle, Bundle) else Path(bundle)
+        return cls(root, read(root, text_weight, centred), embed, threads)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes' names; entries refer to them by position."""
+        return list(self._state.names)
+
+    @property
+    def tags(self) -> dict[str, list[str]]:
+        """The classes that have each tag."""
+        return {tag: sorted(names) for tag, names in self._state.tags.items()}
+
+    @property
+    def parts(self) -> Mapping[Modality, Part]:
+        """The modalities there are, as they are now."""
+        return self._state.parts
+
+    @property
+    def text_weight(self) -> float:
+        """Share w of the texts in a class's similarity, (1 - w) * pictures + w * texts.
+
+        0 is RAR's picture-picture retrieval, 1 its picture-text retrieval.
+        """
+        return self._view.weighing.text_weight
+
+    @property
+    def classes(self) -> int:
+        """How many classes a search can find under that weight."""
+        return self._state.everything.classes
 
     @property
     def dim(self) -> int:
         """The full dimension d."""
-        return int(next(iter(self.parts.values())).vectors.shape[1])
+        return self._view.state.dim
+
+    def texts(self, label: str) -> list[tuple[str, Floats]]:
+        """A class's texts, each with its vector, float32 [d]; none where there is no such class."""
+        state = self._state
+        if "texts" not in state.parts or label not in state.positions:
+            return []
+        part = state.parts["texts"]
+        return [(part.source(entry), part.vector(entry)) for entry in part.entries(state.positions[label])]
+
+    def check_k(self, k: int, labels: Collection[str] | None = None, tags: Collection[str] | None = None) -> None:
+        """Passes a number of candidates that a search can give.
+
+        Raises:
+            InputError: It is below 1 or above the number of classes, or there is no such label or tag.
+        """
+        _check_k(k, self._state.scope(labels, tags))
 
     def search(
-        self, queries: Floats, k: int = 5, *, rescore: int = RESCORE, exact: bool = False
+        self,
+        queries: Floats,
+        k: int = 5,
+        *,
+        labels: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        rescore: int | None = None,
+        ef: int | None = None,
+        exact: bool | None = None,
     ) -> list[list[Candidate]]:
         """The k classes most similar to each query.
 
-        The index's nearest `rescore` entries are scored at full dimension and collapsed to one entry a class;
-        more are fetched until k classes are found.
+        The nearest `rescore` entries of each index are scored at full dimension and collapsed to classes; more are
+        fetched until k classes are found, at last all. A class's similarity in a modality is the mean of its best
+        `pool` cosines there (stored with the memory, 1 by default).
+
+        In a centred memory the cosine of query q and entry v is replaced by the dot product of (q - p) / |q - p| and
+        v - m: p is the mean of the pictures and m that of the entry's modality, both of when the memory was built.
 
         Args:
             queries: float32 [N, d], L2-normalised.
             k: Distinct classes a query.
-            rescore: R, the entries fetched from the index and scored exactly.
-            exact: Compares with every entry at full dimension instead of walking the index.
+            labels: The only classes that are looked for; None for all.
+            tags: Only classes that have one of these are looked for; None for all.
+            rescore: R, the entries fetched from each index and scored exactly; the stored number if None.
+            ef: Width of the graph walk; the stored one if None.
+            exact: True compares with every entry at full dimension, False walks the index first; None takes what is
+                faster.
 
         Returns:
             For each query k candidates, one a class, best first.
 
         Raises:
-            InputError: Queries of another shape, or with NaN; k below 1 or above the number of classes.
+            InputError: Queries of another shape, or with NaN; k below 1 or above the number of classes that may be
+                found; a label or tag that is not there.
+            BundleError: The memory is damaged, or was replaced by one that does not fit.
         """
-        queries = self._check(queries, k)
-        reach = max(len(self.parts[name]) for name in self._weights)
-        results: list[list[Candidate]] = [[] for _ in queries]
-        pending, count = np.arange(len(queries)), max(rescore, k)
-        while len(pending):
-            found = {name: self.parts[name].nearest(queries[pending], count, exact=exact) for name in self._weights}
-            unfinished = []
-            for row, query in enumerate(pending.tolist()):
-                scores = self._collapse({name: (ids[row], cos[row]) for name, (ids, cos) in found.items()})
-                if len(scores) < k and count < reach:
-                    unfinished.append(query)
-                    continue
-                best = sorted(scores.items(), key=lambda item: -item[1])[:k]
-                results[query] = [Candidate(self.labels[label], score) for label, score in best]
-            pending, count = np.array(unfinished, int), count * 4
-        return results
+        view = self._current()
+        queries = _check_queries(queries, view.state.dim)
+        scope = view.state.scope(labels, tags)
+        _check_k(k, scope)
+        return search(view.state, view.weighing, queries, Request(k, scope, rescore, ef, exact, self._threads))
 
-    def check_k(self, k: int) -> None:
-        """Passes a number of candidates that the memory can give.
+    def add(
+        self,
+        images: Source | Iterable[Source] | Floats,
+        labels: str | Sequence[str],
+        *,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        """Adds pictures. They are there, durably, when the call returns; they are found by the next search.
+
+        A class that the memory does not have is made; where there is an embedder its name is added as a text.
+
+        Args:
+            images: Pictures as `Recognizer.recognize` takes them, or vectors of them, float32 [N, d].
+            labels: The class of each, or one for all.
+            sources: Where each came from; by default the paths of those that were given as paths.
 
         Raises:
-            InputError: It is below 1 or above the number of classes.
+            InputError: A picture cannot be read, a vector is zero or not finite, or there are not as many labels and
+                sources as pictures; nothing was added.
+            BundleError: Another process changes the memory, or it cannot be written; nothing was added.
         """
-        if not 1 <= k <= self.classes:
-            raise InputError(f"k={k}, but the memory holds {self.classes} classes; choose 1 to {self.classes}")
+        items = listed(images)
+        names = check_labels(labels, len(items))
+        origins = check_sources(sources, items)
+        with self._changing():  # what forbids to write is said before pictures are embedded
+            pass
+        vectors = to_vectors(items, self._embed, self.dim)
+        with self._changing() as (writer, view):
+            new = [label for label in dict.fromkeys(names) if label not in view.state.positions]
+            texts = name_texts(new, self._embed, self.dim)
+            self._view = writer.write(view, Add({"pictures": Entries(vectors, names, origins), **texts}))
 
-    def _collapse(self, found: Mapping[Modality, tuple[npt.NDArray[np.int64], Floats]]) -> dict[int, float]:
-        """Best cosine of each class in each modality, weighed together.
+    def remove(self, label: str) -> None:
+        """Removes a class with all its entries. It is gone, durably, when the call returns.
 
-        A class that a modality's search did not bring up counts there with the lowest cosine it did bring up:
-        an upper bound where the class has such entries, and no advantage where it has none.
+        Raises:
+            InputError: There is no such class.
+            BundleError: Another process changes the memory, or it cannot be written; all is as it was.
         """
-        best: dict[Modality, dict[int, float]] = {}
-        for name, (ids, cosines) in found.items():
-            valid = ids >= 0
-            labels, first = np.unique(self.parts[name].labels[ids[valid]], return_index=True)
-            best[name] = dict(zip(labels.tolist(), cosines[valid][first].tolist(), strict=True))
-        if len(best) == 1:
-            return next(iter(best.values()))
-        floors = {name: min(scores.values()) for name, scores in best.items()}
-        return {
-            label: sum(self._weights[name] * scores.get(label, floors[name]) for name, scores in best.items())
-            for label in set().union(*best.values())
-        }
+        with self._changing() as (writer, view):
+            self._view = writer.write(view, Remove(label))
 
-    def _check(self, queries: Floats, k: int) -> Floats:
-        queries = np.asarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise InputError(f"queries must have shape [N, {self.dim}], not {list(queries.shape)}")
-        if not np.isfinite(queries).all():
-            raise InputError("a query holds NaN or infinity; check the embedding")
-        self.check_k(k)
-        return queries
+    def relabel(self, old: str, new: str) -> None:
+        """Gives a class another name; or, where there is a class of that name, makes the two one, durably.
+
+        Where there is an embedder, the text that is the old name goes, and the new name is added as one.
+
+        Raises:
+            InputError: There is no class `old`, or `new` cannot be a name.
+            BundleError: Another process changes the memory, or it cannot be written; all is as it was.
+        """
+        check_labels([new], 1)
+        if old == new:
+            raise InputError(f"the class {old!r} has this name already")
+        with self._changing() as (writer, view):
+            known = new in view.state.positions
+            texts = name_texts([] if known else [new], self._embed, self.dim)
+            self._view = writer.write(view, Relabel(old, new, texts, forget=self._embed is not None))
+
+    def save(self) -> None:
+        """Compacts the memory where that pays; there is nothing to lose: each change is durable when it returns.
+
+        It pays when 2,048 entries were added to a part since it was built, for each is compared with in every search;
+        or when a quarter of a part's entries are gone.
+
+        Raises:
+            BundleError: As `compact`.
+        """
+        parts = self._current().state.parts.values()
+        if any(part.added.count >= _ADDED or part.gone > _GONE * max(1, len(part)) for part in parts):
+            self.compact()
+
+    def compact(self) -> None:
+        """Folds all changes into new files and an empty log. Searches go on meanwhile, in this and other processes.
+
+        Raises:
+            BundleError: Another process changes the memory, or it cannot be written; all is as it was.
+        """
+        with self._changing() as (writer, view):
+            if view.position is not None:
+                writer.compact(view)
+                self._view = follow(self._root, view)
+
+    def close(self) -> None:
+        """Lets other processes change the memory. It can still be searched, and changed again."""
+        with self._guard:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    @property
+    def _state(self) -> State:
+        return self._current().state
+
+    def _current(self) -> View:
+        """The memory as it is now."""
+        view = self._view
+        if view.is_current(self._root):
+            return view
+        with self._guard:
+            if not self._view.is_current(self._root):
+                self._view = follow(self._root, self._view)
+            return self._view
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Writer, View]]:
+        """The memory as it is, which no other thread or process changes until this is over."""
+        with self._guard:
+            if self._writer is None or not self._writer.alive:
+                self._writer = Writer(self._root)
+            yield self._writer, self._current()
 
 
-def _misfit(parts: Mapping[Modality, Part], text_weight: float) -> str | None:
-    """Why a memory of these parts cannot be searched with this weight of its texts; None where it can."""
-    if not 0 <= text_weight <= 1:
-        return f"text_weight {text_weight} is not between 0 (pictures only) and 1 (texts only)"
-    needed: dict[Modality, bool] = {"pictures": text_weight < 1, "texts": text_weight > 0}
-    missing = [name for name, need in needed.items() if need and name not in parts]
-    return f"text_weight {text_weight} needs {missing[0]}, of which this memory has none" if missing else None
+def _check_k(k: int, scope: Scope) -> None:
+    if not 1 <= k <= scope.classes:
+        allowed = "the memory holds" if scope.allowed is None else "the filter leaves"
+        raise InputError(f"k={k}, but {allowed} {scope.classes} classes; choose 1 to {scope.classes}")
+
+
+def _check_queries(queries: Floats, dim: int) -> Floats:
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise InputError(f"queries must have shape [N, {dim}], not {list(queries.shape)}")
+    # One sum of squares tells, at a third of the time of looking at each.
+    flat = queries.ravel()
+    if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(queries).all():
+        raise InputError("a query holds NaN or infinity; check the embedding")
+    return queries

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from usearch.index import Index, MetricKind  # type: ignore[attr-defined]  # not in the stub's exports
 
+from .. import _native
 from ..bundle import MANIFEST, Bundle
 from ..errors import BundleError
-from .files import map_npy
+from .added import Added
+from .files import map_bytes, map_npy
 from .reduction import Floats, Reduction
 from .sources import OFFSETS, TEXT, Sources
 
+Ids = npt.NDArray[np.int64]
 Modality = Literal["pictures", "texts"]
 MODALITIES: tuple[Modality, ...] = ("pictures", "texts")
 IndexDtype = Literal["f32", "f16", "bf16", "i8", "b1"]
 INDEX_DTYPES: tuple[IndexDtype, ...] = get_args(IndexDtype)
+
+# A walk through n entries of which only c count passes about ef * n / c of them, comparing all c costs c: the second is
+# less where c * c is below n times this.
+_NARROW = 128
 
 
 @dataclass(frozen=True)
@@ -75,39 +81,47 @@ def shard_name(shard: int) -> str:
     return f"index-{shard}.usearch" if shard else "index.usearch"
 
 
+@dataclass(frozen=True, eq=False)
 class Part:
-    """The entries of one modality: full vectors and the index over the reduced ones, both mapped.
+    """The entries of one modality as they are at one time; a change makes another.
+
+    Entries 0 to n - 1 are the built ones, mapped; the added ones follow.
 
     Attributes:
         vectors: float16 [n, d], L2-normalised, mapped.
-        labels: int32 [n], the class of each entry.
-        sources: Where each entry came from.
+        built: int32 [n], the class of each entry when the part was built, -1 for none.
+        sources: Where each of the n came from.
         reduction: From d to the index's dimension.
-        settings: How it is indexed and searched.
+        settings: How the part is indexed and searched.
+        graphs: The index, in shards of adjacent entries.
+        added: Entries that came later.
+        counts: int64 [classes], how many entries each class has here.
+        moves: int32 [classes when built + 1], what became of each class since; None for nothing.
+        dropped: Built entries that went without their class.
     """
 
-    def __init__(
-        self,
-        vectors: npt.NDArray[np.float16],
-        labels: npt.NDArray[np.int32],
-        sources: Sources,
-        reduction: Reduction,
-        settings: PartSettings,
-        shards: Sequence[Index],
-    ) -> None:
-        self.vectors = vectors
-        self.labels = labels
-        self.sources = sources
-        self.reduction = reduction
-        self.settings = settings
-        self._shards = list(shards)
+    vectors: npt.NDArray[np.float16]
+    built: npt.NDArray[np.int32]
+    sources: Sources
+    reduction: Reduction
+    settings: PartSettings
+    graphs: Sequence[_native.Graph]
+    added: Added
+    counts: Ids
+    moves: npt.NDArray[np.int32] | None = None
+    dropped: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.built) + self.added.count
 
     @classmethod
-    def open(cls, bundle: Bundle, name: Modality) -> Part:
+    def open(cls, bundle: Bundle, name: Modality, classes: int) -> Part:
         """Maps a part's files.
+
+        Args:
+            bundle: The bundle.
+            name: The modality.
+            classes: How many the memory has.
 
         Raises:
             BundleError: A file is damaged, or the files do not belong together.
@@ -119,84 +133,187 @@ class Part:
             settings = PartSettings.from_info(info)
         except ValueError as error:
             raise BundleError(f"{bundle.root}: {MANIFEST}'s entry of memory/{name} {error}; build it again") from error
-        # Altered vectors give other cosines, `verify` tells; an altered index makes usearch read anywhere.
-        vectors_path, entries_path, offsets_path, text_path = (
-            bundle.file("memory", f"{name}/{file}", check=False)
-            for file in ("vectors.npy", "entries.npy", OFFSETS, TEXT)
-        )
+
+        # None of the large files is hashed: an altered vector gives another cosine, an altered index another answer or
+        # an error, and `verify` tells.
+        files = ("vectors.npy", "entries.npy", OFFSETS, TEXT)
+        paths = [bundle.file("memory", f"{name}/{file}", check=False) for file in files]
         try:
-            vectors, labels = map_npy(vectors_path), map_npy(entries_path)
-            sources = Sources.open(offsets_path, text_path)
+            vectors, built = map_npy(paths[0]), map_npy(paths[1])
+            sources = Sources.open(paths[2], paths[3])
         except (OSError, ValueError, EOFError) as error:
             raise BundleError(f"{bundle.root}: memory/{name} cannot be mapped ({error}); build it again") from error
         reduction = Reduction.open(bundle.file("memory", f"{name}/reduction.npz"))
-        shards = [_open_index(bundle.file("memory", f"{name}/{shard_name(i)}")) for i in range(settings.shards)]
+        graphs = [_open_graph(bundle, f"{name}/{shard_name(shard)}") for shard in range(settings.shards)]
         if not (
-            (vectors.dtype, vectors.ndim) == (np.float16, 2)
-            and (labels.dtype, labels.ndim) == (np.int32, 1)
-            and sum(len(shard) for shard in shards) == len(vectors) == len(labels) == len(sources) > 0
-            and all(shard.ndim == reduction.dim for shard in shards)
+            vectors.dtype == np.float16
+            and built.dtype == np.int32
+            and (vectors.ndim, built.ndim) == (2, 1)
+            and sum(graph.size for graph in graphs) == len(vectors) == len(built) == len(sources)
+            and all((graph.dim, graph.dtype) == (reduction.dim, settings.index_dtype) for graph in graphs)
             and vectors.shape[1] == len(reduction.mean)
-            and all(int(np.max(shard.keys)) < len(labels) for shard in shards)
         ):
             raise BundleError(f"{bundle.root}: the files of memory/{name} do not belong together; build it again")
-        return cls(vectors, labels, sources, reduction, settings, shards)
+        if len(built) and not -1 <= int(built.min()) <= int(built.max()) < classes:
+            raise BundleError(f"{bundle.root}: memory/{name} refers to classes that are not there; build it again")
+        counts = np.bincount(built + 1, minlength=classes + 1)[1:]
+        return cls(vectors, built, sources, reduction, settings, graphs, Added.none(vectors.shape[1]), counts)
 
-    def nearest(self, queries: Floats, count: int, *, exact: bool = False) -> tuple[npt.NDArray[np.int64], Floats]:
-        """The entries nearest to each query, re-scored at full dimension.
+    @classmethod
+    def empty(cls, dim: int, classes: int) -> Part:
+        """A part that has only what will be added to it."""
+        vectors = np.empty((0, dim), np.float16)
+        built = np.empty(0, np.int32)
+        settings = PartSettings(reducer="none", search="exact")
+        counts = np.zeros(classes, np.int64)
+        return cls(vectors, built, Sources.none(), Reduction.none(dim), settings, (), Added.none(dim), counts)
+
+    @property
+    def gone(self) -> int:
+        """How many entries were removed."""
+        return len(self) - int(self.counts.sum())
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """int32 [n], the class of each built entry now; -1 for one that was removed."""
+        labels = self.built if self.moves is None else self.moves[self.built]
+        if self.dropped:
+            labels = labels.copy()
+            labels[list(self.dropped)] = -1
+        return labels
+
+    def nearest(
+        self,
+        queries: Floats,
+        count: int,
+        *,
+        ef: int | None = None,
+        allowed: npt.NDArray[np.uint8] | None = None,
+        reach: int | None = None,
+        exact: bool | None = None,
+        threads: int = 1,
+    ) -> tuple[Ids, Floats]:
+        """The entries nearest to each query, scored at full dimension.
 
         Args:
-            queries: float32 [N, d], L2-normalised.
+            queries: float32 [N, d].
             count: How many the index is asked for.
-            exact: Scores every entry at full dimension instead of asking the index; so does a count that asks
-                for all of them, which a graph walk need not reach.
+            ef: Width of the graph walk; the stored one if None.
+            allowed: uint8 [classes], 0 for the classes whose entries do not count; None if all do.
+            reach: How many entries count, if that is known.
+            exact: Compares with every entry that counts instead of walking the graph; None does it where it is
+                faster, or where the walk would have to reach all.
+            threads: That share the work.
 
         Returns:
-            Entries int64 [N, count] and cosines float32 [N, count], or all entries if exact, best first; entry
-            -1 with cosine -inf fills a row for which the index found fewer.
+            Entries int64 [N, c] and dot products float32 [N, c], best first; entry -1 with minus infinity fills a row
+            for which fewer were found.
+
+        Raises:
+            BundleError: The index is damaged.
         """
-        if exact or count >= len(self):
-            found = np.broadcast_to(np.arange(len(self)), (len(queries), len(self)))
-            cosines = queries @ _widen(self.vectors).T
-        else:
-            found = self._search_index(self.reduction.queries(queries), count)
-            # One gather a batch; the mapped pages that are read are those of the nearest only.
-            gathered = _widen(self.vectors[np.maximum(found, 0)])
-            cosines = np.matmul(gathered, queries[:, :, None])[:, :, 0]
-            cosines = np.where(found < 0, np.float32(-np.inf), cosines)
+        queries = np.ascontiguousarray(queries, np.float32)
+        reach = len(self) if reach is None else reach
+        found = []
+        if len(self.built):
+            if exact is None:
+                exact = self.settings.search == "exact" or count >= reach or reach**2 <= _NARROW * len(self.built)
+            if exact:
+                most = min(count, len(self.built))
+                found.append(_native.nearest(self.vectors, queries, most, self.labels, allowed, threads))
+            else:
+                found.append(self._walk(queries, count, ef or self.settings.ef, allowed, threads))
+        if self.added.count:
+            most = min(count, self.added.count)
+            ids, cosines = _native.nearest(self.added.vectors, queries, most, self.added.labels, allowed, threads)
+            found.append((np.where(ids < 0, ids, ids + len(self.built)), cosines))
+        if not found:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        if len(found) == 1 and (exact or not len(self.built)):
+            return found[0]
+        ids = np.concatenate([ids for ids, _ in found], axis=1)
+        cosines = np.concatenate([cosines for _, cosines in found], axis=1)
         order = np.argsort(-cosines, axis=1, kind="stable")
-        return np.take_along_axis(found, order, 1), np.take_along_axis(cosines, order, 1)
+        rows = np.arange(len(queries))[:, None]
+        return ids[rows, order], cosines[rows, order]
 
-    def _search_index(self, reduced: Floats, count: int) -> npt.NDArray[np.int64]:
-        return np.hstack([_search_shard(shard, reduced, count) for shard in self._shards])
+    def _walk(
+        self, queries: Floats, count: int, ef: int, allowed: npt.NDArray[np.uint8] | None, threads: int
+    ) -> tuple[Ids, Floats]:
+        reduced = self.reduction.queries(queries)
+        try:
+            ids, _ = _native.search(self.graphs, reduced, count, ef, self.labels, allowed, threads)
+        except ValueError as error:
+            raise BundleError(f"the memory's index is damaged ({error}); copy the bundle again") from error
+        return ids, _native.score(self.vectors, queries, ids, threads)
+
+    def labels_of(self, ids: Ids) -> npt.NDArray[np.int32]:
+        """The classes of entries: int32, shaped as `ids`; of id -1 any."""
+        if not self.added.count:
+            return self.labels[ids]
+        built = len(self.built)
+        if not built:
+            return self.added.labels[ids]
+        later = self.added.labels[np.maximum(ids - built, 0)]
+        return np.where(ids < built, self.labels[np.minimum(ids, built - 1)], later)
+
+    def entries(self, label: int) -> list[int]:
+        """A class's entries, in the order in which they came."""
+        built, added = np.flatnonzero(self.labels == label), np.flatnonzero(self.added.labels == label)
+        return [*built.tolist(), *(added + len(self.built)).tolist()]
+
+    def vector(self, entry: int) -> Floats:
+        """float32 [d], an entry's full vector."""
+        built = len(self.built)
+        half = self.vectors[entry] if entry < built else self.added.vectors[entry - built]
+        return np.asarray(half, np.float32)
+
+    def source(self, entry: int) -> str:
+        """Where an entry came from."""
+        built = len(self.built)
+        return self.sources[entry] if entry < built else self.added.named[entry - built]
+
+    def grown(self, classes: int) -> Part:
+        """The part in a memory that has more classes, of which nothing is here yet."""
+        if classes == len(self.counts):
+            return self
+        return replace(self, counts=np.pad(self.counts, (0, classes - len(self.counts))))
+
+    def appended(self, vectors: npt.NDArray[np.float16], labels: npt.NDArray[np.int32], sources: Sequence[str]) -> Part:
+        """The part with more entries; see `Added.appended`."""
+        counts = self.counts + np.bincount(labels, minlength=len(self.counts))
+        return replace(self, added=self.added.appended(vectors, labels, sources), counts=counts)
+
+    def moved(self, moves: npt.NDArray[np.int32], classes: int) -> Part:
+        """The part with its classes numbered anew.
+
+        Args:
+            moves: int32 [classes before + 1], the new number of each, -1 for one whose entries go; the last is -1.
+            classes: How many there are then.
+        """
+        counts = np.zeros(classes, np.int64)
+        kept = moves[:-1] >= 0
+        np.add.at(counts, moves[:-1][kept], self.counts[kept])
+        earlier = self.moves
+        if earlier is not None:
+            earlier = moves[earlier]
+        added = replace(self.added, labels=moves[self.added.labels])
+        return replace(self, added=added, counts=counts, moves=moves if earlier is None else earlier)
+
+    def without(self, entries: Sequence[int]) -> Part:
+        """The part without some entries, whose classes stay."""
+        built = len(self.built)
+        counts = self.counts.copy()
+        np.subtract.at(counts, self.labels_of(np.array(entries, np.int64)), 1)
+        labels = self.added.labels.copy()
+        labels[[entry - built for entry in entries if entry >= built]] = -1
+        dropped = (*self.dropped, *(entry for entry in entries if entry < built))
+        return replace(self, added=replace(self.added, labels=labels), counts=counts, dropped=dropped)
 
 
-def _open_index(path: Path) -> Index:
+def _open_graph(bundle: Bundle, name: str) -> _native.Graph:
+    path = bundle.file("memory", name, check=False)
     try:
-        # Not Index(path=..., view=True): that is silently empty where the file is missing.
-        index = Index.restore(str(path), view=True)
-    except Exception as error:  # usearch raises RuntimeError, or what its C++ core throws
-        raise BundleError(f"{path}: not an index ({error}); build the memory again") from error
-    if index is None or index.metric_kind != MetricKind.L2sq:
-        raise BundleError(f"{path}: not an index of this program's; build the memory again")
-    return index
-
-
-def _search_shard(index: Index, reduced: Floats, count: int) -> npt.NDArray[np.int64]:
-    index.expansion_search = max(64, count)  # type: ignore[misc]  # the stub lacks the setter
-    matches = index.search(reduced, count)
-    keys = np.asarray(matches.keys).reshape(len(reduced), -1).astype(np.int64)
-    found = np.full((len(reduced), count), -1, np.int64)
-    # A single query comes back as plain matches; of several, short rows are padded with key 0.
-    counts = getattr(matches, "counts", [keys.shape[1]])
-    for row, (own, valid) in enumerate(zip(keys, counts, strict=True)):
-        found[row, : int(valid)] = own[: int(valid)]
-    return found
-
-
-# Every float16 there is, as float32: looking values up is three times as fast as NumPy's own conversion.
-_WIDE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-
-
-def _widen(half: npt.NDArray[np.float16]) -> Floats:
-    return np.take(_WIDE, half.view(np.uint16))
+        return _native.Graph(map_bytes(path))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not an index that can be searched ({error}); build the memory again") from error

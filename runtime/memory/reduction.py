@@ -43,6 +43,11 @@ class Reduction:
     radius: float
     scale: float = 1.0
 
+    @classmethod
+    def none(cls, dim: int) -> Reduction:
+        """The map that keeps vectors as they are."""
+        return cls(np.zeros(dim, np.float32), None, 1.0, 0.0)
+
     @property
     def dim(self) -> int:
         """Dimensions of the index."""

@@ -28,7 +28,7 @@ class Sources:
     """
 
     def __init__(self, offsets: npt.NDArray[np.int64], text: npt.NDArray[np.uint8]) -> None:
-        if (offsets.dtype, offsets.ndim) != (np.int64, 1) or not len(offsets) or offsets[-1] != len(text):
+        if offsets.dtype != np.int64 or offsets.ndim != 1 or not len(offsets) or offsets[-1] != len(text):
             raise ValueError(f"{OFFSETS} and {TEXT} do not belong together")
         self.offsets = offsets
         self.text = text

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 from usearch.index import Index
 
+from .. import _native
 from ..errors import InputError
-from .files import NpyWriter, map_npy
+from .files import NpyWriter, map_bytes, map_npy
 from .part import PartSettings, shard_name
 from .reduction import Floats, Reduction
 from .sources import OFFSETS, TEXT
@@ -97,7 +100,7 @@ def write_part(
         for block in vectors:
             writer.append(block)
     write_entries(folder, labels, sources)
-    write_index(folder, reduction, settings)
+    settings = write_index(folder, reduction, settings)
     return part_info(folder, reduction, settings)
 
 
@@ -130,7 +133,7 @@ def write_entries(folder: Path, labels: npt.NDArray[np.int32], sources: Iterable
     np.save(folder / "entries.npy", labels.astype(np.int32, copy=False), allow_pickle=False)
 
 
-def write_index(folder: Path, reduction: Reduction, settings: PartSettings, *, threads: int = 0) -> None:
+def write_index(folder: Path, reduction: Reduction, settings: PartSettings, *, threads: int = 0) -> PartSettings:
     """Writes `reduction.npz` and the index over the part's vectors, as many shards as the settings say.
 
     Args:
@@ -138,12 +141,17 @@ def write_index(folder: Path, reduction: Reduction, settings: PartSettings, *, t
         reduction: From d to the index's dimension.
         settings: How the part is indexed.
         threads: Threads of the build; 0 for one a core, and one where the part is small.
+
+    Returns:
+        The settings, with as many shards as there are: no more than entries.
     """
     reduction.save(folder / "reduction.npz")
     vectors = map_npy(folder / "vectors.npy")
+    shards = shard_numbers(len(vectors), settings.shards)
     with tqdm(total=len(vectors), desc=f"{folder.name} index", unit="", disable=None) as bar:
-        for shard, numbers in enumerate(shard_numbers(len(vectors), settings.shards)):
+        for shard, numbers in enumerate(shards):
             write_shard(folder / shard_name(shard), vectors, numbers, reduction, settings, threads=threads, bar=bar)
+    return replace(settings, shards=len(shards))
 
 
 def shard_numbers(entries: int, shards: int) -> list[npt.NDArray[np.int64]]:
@@ -175,6 +183,9 @@ def write_shard(
         onto: An index of the same kind to which they are added; it stays as it is.
         threads: Threads of the build; 0 for one a core, and one where the shard is small.
         bar: Is moved on by each entry.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     dtype = settings.index_dtype
     metric = "hamming" if dtype == "b1" else "l2sq"
@@ -188,7 +199,14 @@ def write_shard(
         index.add(some, stored(block, dtype), threads=threads)
         if bar is not None:
             bar.update(len(some))
-    index.save(str(path))
+    try:
+        index.save(str(path))
+        # usearch does not look at what becomes of its last bytes.
+        whole = _native.Graph(map_bytes(path)).size == len(index)
+    except (RuntimeError, ValueError) as error:
+        raise OSError(errno.EIO, f"the index could not be written ({error})") from error
+    if not whole:
+        raise OSError(errno.EIO, "the index could not be written whole")
 
 
 def stored(reduced: Floats, dtype: str) -> npt.NDArray[Any]:

@@ -66,9 +66,9 @@ def scores_of(ranker: Wca, queries: list[Query]) -> list[npt.NDArray[np.floating
 
 def texts_of(memory: Memory, label: str) -> tuple[Floats, Floats]:
     """A class's descriptions (its name where it has none) and its name, as they are stored."""
-    part = memory.parts["texts"]
-    rows = part.vectors[part.labels == memory.labels.index(label)].astype(np.float32)
-    return (rows[1:] if len(rows) > 1 else rows), rows[0]
+    (source, name), *descriptions = memory.texts(label)
+    assert source == label
+    return np.stack([vector for _, vector in descriptions] or [name]), name
 
 
 scales = st.floats(0, 60)
@@ -183,7 +183,7 @@ class TestTexts:
         vectors = unit(np.random.default_rng(0).normal(size=(4, 32)))
         with stage(root, "memory") as staging:
             encoder = Bundle.open(root).component("clip").fingerprint
-            staging.info.update(text_weight=0.0, encoder=encoder, rank="none")
+            staging.info.update(text_weight=0.0, pool=1, encoder=encoder, rank="none")
             add_part(staging, "pictures", vectors, np.array([0, 0, 1, 1], np.int32))
             if text_labels is not None:
                 add_part(staging, "texts", vectors[: len(text_labels)], text_labels)
@@ -196,10 +196,17 @@ class TestTexts:
             recognizer.recognize(class_pictures[:1], k=1, rank="wca")
         assert recognizer.recognize(class_pictures[:1], k=1)[0].label in ("a", "b")
 
-    def test_a_class_without_text(self, tmp_path: Path, tiny_bundle: Path, class_pictures: list[Path]) -> None:
-        recognizer = Recognizer.open(self.own(tmp_path / "own", tiny_bundle, np.zeros(2, np.int32)), "cpu")
-        with pytest.raises(InputError, match="no text for the class 'b'"):
-            recognizer.recognize(class_pictures[:1], k=2, rank="wca")
+    def test_a_class_without_text_is_described_by_its_name(
+        self, tmp_path: Path, tiny_bundle: Path, class_pictures: list[Path]
+    ) -> None:
+        root = self.own(tmp_path / "own", tiny_bundle, np.zeros(2, np.int32))
+        clip, memory = Clip(Bundle.open(root), "cpu"), Memory.open(root)
+        options = WcaOptions(crops=3)
+        asked = query(clip, load_image(class_pictures[0]), ["b", "gone"])
+        crops = clip.embed_pixels(clip.preprocess(random_crops(asked.pixels, options)))
+        image = weighted_sum(crops, asked.embedding, options.image_scale, True)
+        expected = clip.embed_names(["b", "gone"]) @ image
+        np.testing.assert_allclose(scores_of(Wca(clip, memory, options), [asked])[0], expected, atol=1e-5)
 
     def test_descriptions_are_found_by_name_not_by_order(self, tmp_path: Path, tiny_bundle: Path) -> None:
         scores = []

@@ -44,7 +44,7 @@ def build(
     parts = {name: part for name, part in zip(MODALITIES, (pictures, texts), strict=True) if part is not None}
     count = 1 + max(int(labels.max()) for _, labels in parts.values())
     with stage(root, "memory") as staging:
-        staging.info["text_weight"] = float(pictures is None) if text_weight is None else text_weight
+        staging.info.update(text_weight=float(pictures is None) if text_weight is None else text_weight, pool=1)
         for name, (vectors, labels) in parts.items():
             add_part(staging, name, vectors, labels, dim)
         write_json(staging.folder / "labels.json", [f"class {i}" for i in range(count)])
@@ -287,7 +287,7 @@ class TestOpen:
 
     def test_a_memory_without_entries(self, tmp_path: Path) -> None:
         with stage(tmp_path / "bundle", "memory") as staging:
-            staging.info["text_weight"] = 0.0
+            staging.info.update(text_weight=0.0, pool=1)
             write_json(staging.folder / "labels.json", ["a"])
         with pytest.raises(BundleError, match="memory"):
             Memory.open(tmp_path / "bundle")

@@ -1,0 +1,125 @@
+"""The search of a memory's state: nearest entries of each modality, collapsed to k classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .collapse import Best, Candidate, Entry, Found, best_classes
+from .part import Modality
+from .reduction import Floats
+from .state import Scope, State
+from .view import Weighing
+
+# Entries that are looked at together, over the queries.
+_CELLS = 1 << 22
+# Where too few classes were found, so many times as many entries are asked for;
+_MORE = 4
+# and all of them, compared one by one, where that would be more than this share.
+_SHARE = 1 / 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a search is asked for; see `Memory.search`."""
+
+    k: int
+    scope: Scope
+    rescore: int | None = None
+    ef: int | None = None
+    exact: bool | None = None
+    threads: int = 1
+
+
+def search(state: State, weighing: Weighing, queries: Floats, request: Request) -> list[list[Candidate]]:
+    """The k classes most similar to each query.
+
+    Args:
+        state: The memory.
+        weighing: How similarities are made.
+        queries: float32 [N, d], finite.
+        request: The rest; k is at most the scope's classes.
+    """
+    offsets: Mapping[Modality, Floats] = {}
+    if weighing.centred:
+        queries, offsets = _centre(state, queries)
+    reach, exact = request.scope.reach, request.exact
+    counts = {name: max(request.k, request.rescore or state.parts[name].settings.rescore) for name in state.weights}
+    if exact and (len(counts) > 1 or weighing.pool > 1):
+        # A sum or mean is exact only where all of its terms are known.
+        counts = dict(reach)
+    results: list[list[Candidate]] = [[] for _ in queries]
+    pending = np.arange(len(queries))
+    while len(pending):
+        # Walked through to the end, a graph need not give all there is.
+        last = exact is not False and all(counts[name] >= reach[name] for name in counts)
+        step = max(1, _CELLS // max(1, *counts.values()))
+        unfinished = []
+        for start in range(0, len(pending), step):
+            rows = pending[start : start + step]
+            found = _nearest(state, queries[rows], counts, replace(request, exact=exact))
+            for place, row in enumerate(rows.tolist()):
+                own = {name: one.of(place, offsets[name][row] if offsets else 0.0) for name, one in found.items()}
+                best = best_classes(own, request.k, weighing.pool)
+                if len(best) < request.k and not last:
+                    unfinished.append(row)
+                else:
+                    results[row] = [_candidate(state, one) for one in best]
+        pending = np.array(unfinished, np.int64)
+        counts, exact = {name: _MORE * count for name, count in counts.items()}, None
+        if any(counts[name] > _SHARE * reach[name] for name in counts):
+            counts, exact = dict(reach), True
+    return results
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The entries of one modality that were found for several queries."""
+
+    labels: npt.NDArray[np.int32]
+    cosines: Floats
+    entries: npt.NDArray[np.int64]
+    weight: float
+    counts: npt.NDArray[np.int64]
+
+    def of(self, row: int, offset: float) -> Found:
+        """Those of one query, less what is taken off its cosines."""
+        cosines = self.cosines[row]
+        there = len(cosines)
+        if there and cosines[-1] == -np.inf:
+            there = int(np.searchsorted(-cosines, np.inf))
+        cosines = cosines[:there] - np.float32(offset) if offset else cosines[:there]
+        labels, entries = self.labels[row, :there], self.entries[row, :there]
+        return Found(labels.tolist(), cosines.tolist(), entries.tolist(), self.weight, self.counts)
+
+
+def _nearest(state: State, queries: Floats, counts: Mapping[Modality, int], request: Request) -> dict[Modality, _Batch]:
+    found = {}
+    for name, count in counts.items():
+        part = state.parts[name]
+        entries, cosines = part.nearest(
+            queries,
+            max(1, count),
+            ef=request.ef,
+            allowed=request.scope.allowed,
+            reach=request.scope.reach[name],
+            exact=request.exact,
+            threads=request.threads,
+        )
+        found[name] = _Batch(part.labels_of(entries), cosines, entries, state.weights[name], part.counts)
+    return found
+
+
+def _centre(state: State, queries: Floats) -> tuple[Floats, dict[Modality, Floats]]:
+    """The queries less the pictures' mean, at unit length; and their dot products with each modality's mean."""
+    centred = queries - state.parts["pictures"].reduction.mean
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return centred, {name: np.asarray(centred @ state.parts[name].reduction.mean, np.float32) for name in state.weights}
+
+
+def _candidate(state: State, best: Best) -> Candidate:
+    entry = Entry(best.modality, state.parts[best.modality].source(best.entry))
+    return Candidate(state.names[best.label], best.similarity, None, entry)
