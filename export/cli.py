@@ -10,6 +10,7 @@ from pathlib import Path
 from rar.runtime.cli import guard
 from rar.runtime.errors import ExportError, InputError
 
+from .engine.cli import add_engine
 from .finetune.options import FinetuneOptions
 
 _SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (relative to the file) and `label`"
@@ -174,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(FinetuneOptions, flag[2:].replace("-", "_"))
         finetune.add_argument(flag, type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})")
     finetune.set_defaults(run=_finetune)
+
+    add_engine(commands)
 
     inspect = commands.add_parser(
         "inspect",

@@ -79,6 +79,7 @@ def export_onnx(
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
     _divide_by_roots(model)
+    _multiply_columns(model)
     # Where in the Python sources each node came from: megabytes, and paths of this machine.
     del model.metadata_props[:], model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
@@ -105,6 +106,21 @@ def _divide_by_roots(model: onnx.ModelProto) -> None:
                 break
     for inverse in gone:
         model.graph.node.remove(inverse)
+
+
+def _multiply_columns(model: onnx.ModelProto) -> None:
+    """Writes a column times a row as the product of two numbers that each of its elements is.
+
+    Rotary positions are computed so: as a matrix product a GPU may round them to the 11 bits of TF32 first.
+    """
+    values = (*model.graph.value_info, *model.graph.input)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in values}
+    for node in model.graph.node:
+        if node.op_type != "MatMul":
+            continue
+        columns, rows = (shapes.get(name, ()) for name in node.input)
+        if columns and columns[-1].dim_value == 1 and len(rows) > 1:
+            node.op_type = "Mul"
 
 
 def _dynamic_shape(dimensions: Any) -> Any:
@@ -154,7 +170,7 @@ def convert(
     if precision == "fp16":
         to_half(source, target)
         return "fp16"
-    convolutional = _is_convolutional(onnx.load(str(source), load_external_data=False))
+    convolutional = is_convolutional(onnx.load(str(source), load_external_data=False))
     if convolutional:
         _quantize_static(source, target, calibration)
     else:
@@ -163,7 +179,8 @@ def convert(
     return "int8 static" if convolutional else "int8 dynamic"
 
 
-def _is_convolutional(model: onnx.ModelProto) -> bool:
+def is_convolutional(model: onnx.ModelProto) -> bool:
+    """Whether a network is made of convolutions rather than of matrix products."""
     # A vision transformer has one convolution, its patch embedding. Dynamic quantisation turns convolutions
     # into ConvInteger, which is slower than fp32; ranges fixed beforehand let them fuse into QLinearConv.
     return len([node for node in model.graph.node if node.op_type == "Conv"]) > 1
