@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := cpu,export,starter,bench,dev
+EXTRAS := cpu,export,starter,tensorrt,bench,dev
 READY := $(VENV)/.ready
 
 WHEEL := build/wheel
