@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .bundle import Bundle
 from .errors import BundleError, InputError
 from .preprocess import Preprocess
-from .session import OnnxSession, Session
+from .session import Options, Session, Sessions
 from .tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -24,11 +24,13 @@ class Clip:
 
     Args:
         bundle: The bundle.
-        provider: See `OnnxSession`.
+        provider: See `Sessions`.
         threads: Threads of preprocessing and of each session; None for one a core.
+        options: See `Sessions`.
 
     Attributes:
         dim: The embeddings' dimension d.
+        sessions: Opens the bundle's graphs, and says what runs each.
         preprocess: The model's own picture preparation.
         visual: The picture tower's session.
         templates: Prompt templates for class names, each with one `{}`.
@@ -38,7 +40,9 @@ class Clip:
         ProviderError: The device is not there.
     """
 
-    def __init__(self, bundle: Bundle, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, provider: str = "auto", threads: int | None = None, options: Options | None = None
+    ) -> None:
         info = bundle.component("clip").info
         try:
             self.dim = int(info["dim"])
@@ -56,8 +60,9 @@ class Clip:
             self.preprocess = Preprocess.from_dict(settings, threads=threads)
         except InputError as error:
             raise BundleError(f"{bundle.root}: clip/preprocess.json: {error}; export the encoder again") from error
-        self.visual: Session = OnnxSession(bundle.graph("clip", "visual.onnx"), provider, threads, fp16=self._fp16)
-        self._bundle, self._threads = bundle, threads
+        self.sessions = Sessions(bundle, provider, threads, options)
+        self.visual = self.sessions.open("clip", "visual.onnx", fp16=self._fp16)
+        self._bundle = bundle
 
     def embed_pixels(self, pixels: Floats) -> Floats:
         """float32 [N, 3, S, S], as `preprocess` makes it -> float32 [N, d], L2-normalised."""
@@ -102,5 +107,4 @@ class Clip:
     @cached_property
     def _text(self) -> tuple[Tokenizer, Session]:
         tokenizer = Tokenizer.open(self._bundle.file("clip", "tokenizer.json"), self._clean)
-        path = self._bundle.graph("clip", "text.onnx")
-        return tokenizer, OnnxSession(path, self.visual.provider, self._threads, fp16=self._fp16)
+        return tokenizer, self.sessions.open("clip", "text.onnx", fp16=self._fp16)

@@ -21,5 +21,9 @@ class ProviderError(RarError):
     """The device that was asked for cannot run the model."""
 
 
+class OutOfMemoryError(ProviderError):
+    """The device has not the memory that the model, or a batch of pictures, takes."""
+
+
 class ExportError(RarError):
     """A model that cannot be exported, or whose export differs too much from its source."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError
-from ..session import Session
+from ..session import Device, Session, Tensor
 from .tree import PICTURE, Positions, Rows, Segment, Tree, pack, paths, stack
 
 Array = npt.NDArray[np.generic]
@@ -46,51 +46,94 @@ class Shape:
 class Cache:
     """Keys and values of some rows, with room to grow; what is not filled must be masked.
 
+    They lie in one tensor of the decoder's device, [2 * layers, rows, kv_heads, room, head_dim], so that whatever is
+    done to all layers is one copy, and the decoder reads and writes them where they are.
+
+    Args:
+        shape: Of the decoder's cache.
+        device: The decoder's.
+        rows: Rows.
+        room: Tokens that it has place for: P of the decoder's inputs.
+
     Attributes:
         length: Tokens held.
     """
 
-    def __init__(self, shape: Shape) -> None:
-        self._names = [f"{i}.{kind}" for i in range(shape.layers) for kind in ("key", "value")]
-        self._arrays = [np.zeros((1, shape.kv_heads, 0, shape.head_dim), np.float32) for _ in self._names]
+    def __init__(self, shape: Shape, device: Device, rows: int = 1, room: int = 0) -> None:
+        self._shape, self._device = shape, device
+        # Zeros: what is masked still takes part in the sum, with the weight 0.
+        self._held = device.zeros((2 * shape.layers, rows, shape.kv_heads, room, shape.head_dim), np.float32)
         self.length = 0
 
     @property
     def room(self) -> int:
-        """Tokens that the arrays have place for: P of the decoder's inputs."""
-        return int(self._arrays[0].shape[2])
+        """Tokens that the cache has place for."""
+        return self._held.shape[3]
 
-    @property
-    def outputs(self) -> list[str]:
-        """The decoder's outputs that `append` takes."""
-        return [f"present.{name}" for name in self._names]
-
-    def inputs(self) -> dict[str, Floats]:
+    def inputs(self) -> dict[str, Tensor]:
         """The decoder's inputs."""
-        return {f"past_key_values.{name}": array for name, array in zip(self._names, self._arrays, strict=True)}
+        return self._named("past_key_values", self._held)
 
-    def append(self, outputs: Mapping[str, Array], reserve: int = 0) -> None:
-        """Adds the keys and values of new tokens.
+    def new(self, count: int) -> Tensor:
+        """Place for the keys and values of as many new tokens a row; `outputs` names its parts, `append` takes it."""
+        layers, rows, heads, _, width = self._held.shape
+        return self._device.empty((layers, rows, heads, count, width), np.float32)
+
+    def outputs(self, new: Tensor) -> dict[str, Tensor]:
+        """The decoder's outputs that go there."""
+        return self._named("present", new)
+
+    def append(self, new: Tensor, reserve: int = 0) -> None:
+        """Adds new tokens.
 
         Args:
-            outputs: The decoder's, `present.*` float32 [N, kv_heads, L, head_dim].
+            new: Their keys and values.
             reserve: Room to make beyond them where they do not fit.
         """
-        new = [np.asarray(outputs[name], np.float32) for name in self.outputs]
-        end = self.length + new[0].shape[2]
+        end = self.length + new.shape[3]
         if end > self.room:
-            width = ((0, 0), (0, 0), (0, end + reserve - self.room), (0, 0))
-            self._arrays = [np.pad(array, width) for array in self._arrays]
-        for array, part in zip(self._arrays, new, strict=True):
-            array[:, :, self.length : end] = part
+            larger = Cache(self._shape, self._device, new.shape[1], end + reserve)
+            larger._write(self._held, 0)
+            self._held = larger._held
+        self._write(new, self.length)
         self.length = end
 
     def rows(self, rows: Sequence[int]) -> Cache:
         """A cache of its own with these rows of this one."""
-        taken = object.__new__(Cache)
-        taken._names, taken.length = self._names, self.length
-        taken._arrays = [array[list(rows)] for array in self._arrays]
+        taken = Cache(self._shape, self._device, len(rows), self.room)
+        taken.length = self.length
+        layers, held, *_ = self._held.shape
+        size = self._held.nbytes // (layers * held)
+        for row, source in enumerate(rows):
+            self._device.copy(
+                taken._held.address + row * size,
+                self._held.address + source * size,
+                target_pitch=len(rows) * size,
+                source_pitch=held * size,
+                width=size,
+                height=layers,
+            )
         return taken
+
+    def _write(self, tokens: Tensor, begin: int) -> None:
+        """Copies tokens of all layers, rows and heads to a place in the room."""
+        layers, rows, heads, count, width = tokens.shape
+        token = width * tokens.dtype.itemsize
+        self._device.copy(
+            self._held.address + begin * token,
+            tokens.address,
+            target_pitch=self.room * token,
+            source_pitch=count * token,
+            width=count * token,
+            height=layers * rows * heads,
+        )
+
+    def _named(self, kind: str, parts: Tensor) -> dict[str, Tensor]:
+        return {
+            f"{kind}.{layer}.{part}": parts[2 * layer + index]
+            for layer in range(self._shape.layers)
+            for index, part in enumerate(("key", "value"))
+        }
 
 
 class Decoder:
@@ -185,8 +228,9 @@ class Decoder:
             rows, cache = self._rows(head, trees[group])
             active = list(range(len(trees))[group])
             begin = cache.length
-            outputs = self._run(rows, pictures[group], cache, ["logits", *cache.outputs])
-            cache.append(outputs, _GROWTH)
+            new = cache.new(rows.ids.shape[1])
+            outputs = self._run(rows, pictures[group], cache, ["logits"], new)
+            cache.append(new, _GROWTH)
             # What each row sees of its cache, and the position of its next token.
             seen = np.arange(cache.room) < begin + rows.lengths[:, None]
             position = rows.positions.max(0)[np.arange(len(active)), rows.places[:, 0]] + 1
@@ -204,9 +248,9 @@ class Decoder:
                     active = [active[row] for row in going]
                     cache, seen, position = cache.rows(going), seen[going], position[going]
                 step = _step([written[index][-1] for index in active], position, self._positions.dims)
-                begin = cache.length
-                outputs = self._run(step, pictures[:0], cache, ["logits", *cache.outputs], seen)
-                cache.append(outputs, _GROWTH)
+                begin, new = cache.length, cache.new(1)
+                outputs = self._run(step, pictures[:0], cache, ["logits"], new, seen)
+                cache.append(new, _GROWTH)
                 seen = np.pad(seen, ((0, 0), (0, cache.room - seen.shape[1])))
                 seen[:, begin] = True
                 position = position + 1
@@ -227,21 +271,29 @@ class Decoder:
             cache = self._head(head)
         else:
             packs = [pack([tree], prefix=head, positions=self._positions) for tree in trees]
-            cache = Cache(self._shape)
+            cache = Cache(self._shape, self._decoder.device)
         return stack(packs), cache.rows([0] * len(trees))
 
     def _head(self, head: Sequence[int]) -> Cache:
         key = tuple(head)
         if key not in self._heads:
-            cache = Cache(self._shape)
+            cache = Cache(self._shape, self._decoder.device)
             if head:
                 rows = stack([pack([Tree([Segment(head)], [(0, len(head) - 1)])], positions=self._positions)])
-                cache.append(self._run(rows, np.empty((0, 0, 0), np.float32), cache, cache.outputs))
+                new = cache.new(len(head))
+                self._run(rows, np.empty((0, 0, 0), np.float32), cache, [], new)
+                cache.append(new)
             self._heads[key] = cache
         return self._heads[key]
 
     def _run(
-        self, rows: Rows, pictures: Floats, cache: Cache, outputs: Sequence[str], seen: Bools | None = None
+        self,
+        rows: Rows,
+        pictures: Floats,
+        cache: Cache,
+        outputs: Sequence[str],
+        new: Tensor | None = None,
+        seen: Bools | None = None,
     ) -> dict[str, Array]:
         """One call of the decoder.
 
@@ -250,6 +302,7 @@ class Decoder:
             pictures: float32 [n, T, D], the rows that stand where their ids say `PICTURE`, in order.
             cache: What they follow.
             outputs: What to fetch.
+            new: Where the new tokens' keys and values go, of the cache's `new`; None where they are not wanted.
             seen: bool [N, P], which tokens of the cache each row sees; all by default.
         """
         spots = rows.ids == PICTURE
@@ -273,6 +326,7 @@ class Decoder:
                 **cache.inputs(),
             },
             outputs,
+            cache.outputs(new) if new is not None else None,
         )
 
 

@@ -14,7 +14,7 @@ from ..clip import Clip
 from ..errors import BundleError, InputError
 from ..preprocess import Preprocess
 from ..rank import Query
-from ..session import OnnxSession, Session
+from ..session import Session
 from .decoder import Decoder, Shape
 from .prompt import Prompt
 
@@ -29,7 +29,7 @@ class Mllm:
     Args:
         bundle: The bundle.
         clip: Its encoder, whose features some models see the pictures by.
-        threads: Threads of preprocessing and of each session; None for one a core.
+        threads: Threads of preprocessing; None for one a core. Its graphs are opened as the encoder's are.
         budget: See `Decoder`.
         reuse_head: See `Decoder`.
         pack_branches: See `Decoder`.
@@ -74,9 +74,10 @@ class Mllm:
             self._preprocess = _preprocess(bundle, threads)
         self.prompt = Prompt.from_dict(bundle.read_json("mllm", "prompt.json"), _tokenizer(bundle))
 
+        sessions = clip.sessions.of(bundle)
+
         def load(name: str) -> Session:
-            fp16 = precision[name].startswith("fp16")
-            return OnnxSession(bundle.graph("mllm", f"{name}.onnx"), clip.visual.provider, threads, fp16=fp16)
+            return sessions.open("mllm", f"{name}.onnx", fp16=precision[name].startswith("fp16"))
 
         self._vision = load("vision")
         self.decoder = Decoder(
