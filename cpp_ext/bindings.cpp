@@ -114,7 +114,8 @@ void run_regions(rar::Preprocessor& preprocessor, const py::array& image, const 
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
-    module.doc() = "The picture preparation and the memory's search of rar.runtime in C++; use rar.runtime.Preprocess and Memory.";
+    module.doc() =
+        "The picture preparation and the memory's search of rar.runtime in C++; use rar.runtime.Preprocess and Memory.";
     module.attr("MAX_SIDE") = rar::kMaxSide;
     module.attr("MAX_SIGMA") = rar::kMaxSigma;
     module.def("simd_levels", &rar::simd_levels);

@@ -105,7 +105,8 @@ rar::VectorView view_of(const py::array& vectors) {
 
 // Entries and distances (or dot products) of `queries` queries.
 struct Answer {
-    Answer(std::int64_t queries, std::int64_t count) : entries({queries, positive(count)}), distances({queries, count}) {}
+    Answer(std::int64_t queries, std::int64_t count)
+        : entries({queries, positive(count)}), distances({queries, count}) {}
 
     static std::int64_t positive(std::int64_t count) {
         if (count < 1) throw py::value_error("count is below 1");

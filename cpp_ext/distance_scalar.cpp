@@ -66,7 +66,8 @@ void dots(const float* queries, std::int64_t query_count, std::int64_t dim, cons
     for (std::int64_t q = 0; q < query_count; ++q) {
         for (std::int64_t i = 0; i < count; ++i) {
             float sum = 0;
-            for (std::int64_t d = 0; d < dim; ++d) sum += queries[q * dim + d] * load(Kind{}, rows[i] + d * Kind::kBytes);
+            for (std::int64_t d = 0; d < dim; ++d)
+                sum += queries[q * dim + d] * load(Kind{}, rows[i] + d * Kind::kBytes);
             out[q * count + i] = sum;
         }
     }

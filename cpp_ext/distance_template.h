@@ -63,7 +63,8 @@ void hamming(const void* query, std::int64_t dim, const std::uint8_t* const* row
         const std::uint8_t* const row = rows[i];
         int unlike = 0;
         std::int64_t at = 0;
-        for (; at + kWord <= bytes; at += kWord) unlike += __builtin_popcountll(word_at(wanted + at) ^ word_at(row + at));
+        for (; at + kWord <= bytes; at += kWord)
+            unlike += __builtin_popcountll(word_at(wanted + at) ^ word_at(row + at));
         if (rest != 0 && bytes > kWord) {  // the last whole word once more, less the bytes it has in common
             const std::int64_t last = bytes - kWord;
             unlike += __builtin_popcountll((word_at(wanted + last) ^ word_at(row + last)) >> (8 * (kWord - rest)));

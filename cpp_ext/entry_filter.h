@@ -17,6 +17,8 @@ public:
 
     std::int64_t entries() const { return entries_; }
 
+    void prefetch(std::int64_t entry) const { __builtin_prefetch(labels_ + entry); }
+
     // For entries below entries().
     bool counts(std::int64_t entry) const {
         const std::int32_t label = __atomic_load_n(labels_ + entry, __ATOMIC_RELAXED);

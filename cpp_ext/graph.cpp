@@ -1,7 +1,7 @@
 #include "graph.h"
 
+#include <algorithm>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -12,6 +12,7 @@ constexpr std::uint64_t kHeadBytes = 64;
 constexpr std::uint64_t kNodeHeadBytes = sizeof(std::uint64_t) + sizeof(std::int16_t);
 constexpr std::uint64_t kMostDimensions = 1 << 16;
 constexpr std::uint64_t kMostConnectivity = 1 << 12;
+constexpr std::uint16_t kHighestLevel = 15;
 constexpr int kVersion = 2;
 
 // usearch's names of kinds.
@@ -101,7 +102,8 @@ Graph::Graph(const std::uint8_t* data, std::size_t size) {
         refuse("written by usearch " + std::to_string(head.version) + ", but the format of usearch " +
                std::to_string(kVersion) + " is read here");
     }
-    if (head.key != kKindU64 || head.slot != kKindU32) refuse("its keys or slots are of another kind than usearch's own");
+    if (head.key != kKindU64 || head.slot != kKindU32)
+        refuse("its keys or slots are of another kind than usearch's own");
     scalar_ = scalar_of(head.scalar);
     if (head.metric != (scalar_ == Scalar::kB1 ? kHamming : kL2sq)) {
         refuse("its metric is not squared L2, or Hamming for bits");
@@ -125,25 +127,27 @@ Graph::Graph(const std::uint8_t* data, std::size_t size) {
         refuse("its connectivity is out of range");
     }
     size_ = static_cast<std::int64_t>(count);
-    connectivity_ = static_cast<std::int64_t>(connectivity);
-    connectivity_base_ = static_cast<std::int64_t>(connectivity_base);
+    connectivity_ = connectivity;
+    connectivity_base_ = connectivity_base;
     upper_bytes_ = sizeof(std::uint32_t) * (1 + connectivity);
     base_bytes_ = kNodeHeadBytes + sizeof(std::uint32_t) * (1 + connectivity_base);
 
-    const std::uint8_t* const stored = reader.take(count * sizeof(std::int16_t), "levels");
-    levels_before_.reset(new std::uint32_t[count + 1]);
+    const std::uint8_t* const stored = reader.take(count * sizeof(std::uint16_t), "levels");
+    const std::uint64_t blocks = (count + kBlock - 1) / kBlock;
+    blocks_.reset(new Block[blocks]);
     std::uint64_t before = 0;
-    std::int16_t lowest = 0;
-    std::int16_t highest = 0;
-    for (std::uint64_t slot = 0; slot < count; ++slot) {
-        levels_before_[slot] = static_cast<std::uint32_t>(before);
-        const auto level = read<std::int16_t>(stored + slot * sizeof(std::int16_t));
-        before += static_cast<std::uint64_t>(static_cast<std::int64_t>(level));
-        lowest = level < lowest ? level : lowest;
-        highest = level > highest ? level : highest;
+    std::uint16_t highest = 0;  // levels below 0 are too high
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        Block& block = blocks_[i];
+        block = {0, before};
+        for (std::uint64_t slot = i * kBlock; slot < count && slot < (i + 1) * kBlock; ++slot) {
+            const auto level = read<std::uint16_t>(stored + slot * sizeof(std::uint16_t));
+            highest = std::max(highest, level);
+            block.levels |= static_cast<std::uint64_t>(level & kHighestLevel) << (slot % kBlock * 4);
+        }
+        before += sum_of_nibbles(block.levels);
     }
-    levels_before_[count] = static_cast<std::uint32_t>(before);
-    if (lowest < 0 || before > std::numeric_limits<std::uint32_t>::max()) refuse("its levels are out of range");
+    if (highest > kHighestLevel) refuse("its levels are out of range");
     nodes_ = reader.take(count * base_bytes_ + before * upper_bytes_, "nodes");
     if (reader.left() != 0) refuse("it does not end where its last node does");
     if (count != 0) {
@@ -158,17 +162,23 @@ Graph::Graph(const std::uint8_t* data, std::size_t size) {
 
 std::uint64_t Graph::key(std::uint32_t slot) const { return read<std::uint64_t>(node(slot)); }
 
-std::int64_t Graph::links(std::uint32_t slot, int level, std::uint32_t* linked) const {
+void Graph::prefetch_node(std::uint32_t slot) const {
+    const std::uint8_t* const first = node(slot);
+    for (std::uint64_t at = 0; at < base_bytes_; at += 64) __builtin_prefetch(first + at);
+    __builtin_prefetch(first + base_bytes_ - 1);
+}
+
+std::size_t Graph::links(std::uint32_t slot, int level, std::uint32_t* linked) const {
     const std::uint64_t offset =
         level == 0 ? kNodeHeadBytes : base_bytes_ + static_cast<std::uint64_t>(level - 1) * upper_bytes_;
     const std::uint8_t* const list = node(slot) + offset;
-    const std::int64_t count = read<std::uint32_t>(list);
+    const std::size_t count = read<std::uint32_t>(list);
     if (count > (level == 0 ? connectivity_base_ : connectivity_)) {
         refuse("slot " + std::to_string(slot) + " has more links than there is room for");
     }
-    std::memcpy(linked, list + sizeof(std::uint32_t), static_cast<std::size_t>(count) * sizeof(std::uint32_t));
+    std::memcpy(linked, list + sizeof(std::uint32_t), count * sizeof(std::uint32_t));
     std::uint32_t farthest = 0;
-    for (std::int64_t i = 0; i < count; ++i) farthest = linked[i] > farthest ? linked[i] : farthest;
+    for (std::size_t i = 0; i < count; ++i) farthest = std::max(farthest, linked[i]);
     if (farthest >= size_) refuse("slot " + std::to_string(slot) + " is linked with a slot that is not there");
     return count;
 }

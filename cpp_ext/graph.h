@@ -30,18 +30,24 @@ public:
     Scalar scalar() const { return scalar_; }
     std::uint32_t entry_slot() const { return entry_slot_; }  // of a graph that is not empty
     int levels() const { return levels_; }                    // above level 0
-    std::int64_t most_links() const { return connectivity_base_ > connectivity_ ? connectivity_base_ : connectivity_; }
+    std::size_t most_links() const { return connectivity_base_ > connectivity_ ? connectivity_base_ : connectivity_; }
 
     // For slots below size().
-    int level(std::uint32_t slot) const { return static_cast<int>(levels_before_[slot + 1] - levels_before_[slot]); }
+    int level(std::uint32_t slot) const {
+        return static_cast<int>(blocks_[slot / kBlock].levels >> (slot % kBlock * 4) & 15);
+    }
     const std::uint8_t* row(std::uint32_t slot) const { return rows_ + slot * row_bytes_; }
     const std::uint8_t* node(std::uint32_t slot) const {
-        return nodes_ + slot * base_bytes_ + levels_before_[slot] * upper_bytes_;
+        const Block& block = blocks_[slot / kBlock];
+        const std::uint64_t before = block.levels & ((std::uint64_t{1} << (slot % kBlock * 4)) - 1);
+        return nodes_ + slot * base_bytes_ + (block.before + sum_of_nibbles(before)) * upper_bytes_;
     }
     std::uint64_t key(std::uint32_t slot) const;
+    // Asks for what links() of level 0 and key() read.
+    void prefetch_node(std::uint32_t slot) const;
 
     // Copies the slots that `slot` is linked with on a level it has, at most most_links(); returns their number.
-    std::int64_t links(std::uint32_t slot, int level, std::uint32_t* linked) const;
+    std::size_t links(std::uint32_t slot, int level, std::uint32_t* linked) const;
 
     // Follows every link there is: the nodes' levels are those of the levels' part, links stay on levels that the
     // linked nodes have, keys are unique and below `entries`. Throws std::invalid_argument for the first misfit.
@@ -53,15 +59,26 @@ private:
     Scalar scalar_ = Scalar::kF32;
     std::uint32_t entry_slot_ = 0;
     int levels_ = 0;
-    std::int64_t connectivity_ = 0;
-    std::int64_t connectivity_base_ = 0;
+    std::size_t connectivity_ = 0;
+    std::size_t connectivity_base_ = 0;
     const std::uint8_t* rows_ = nullptr;
     const std::uint8_t* nodes_ = nullptr;
     std::uint64_t row_bytes_ = 0;
     std::uint64_t base_bytes_ = 0;   // of a node on level 0 only
     std::uint64_t upper_bytes_ = 0;  // for each level more
-    // Levels above 0 of all nodes before a slot, one more than slots: where a node begins, in four bytes.
-    std::unique_ptr<std::uint32_t[]> levels_before_;
+
+    // Where the nodes begin, in a byte an entry: the levels above 0 that `kBlock` slots have, four bits each, and that
+    // all slots before them have together.
+    static constexpr std::uint32_t kBlock = 16;
+    struct Block {
+        std::uint64_t levels;
+        std::uint64_t before;
+    };
+    static std::uint64_t sum_of_nibbles(std::uint64_t nibbles) {
+        constexpr std::uint64_t kEven = 0x0f0f0f0f0f0f0f0f;
+        return ((nibbles & kEven) + (nibbles >> 4 & kEven)) * 0x0101010101010101 >> 56;
+    }
+    std::unique_ptr<Block[]> blocks_;
 };
 
 }  // namespace rar

@@ -10,7 +10,7 @@ namespace rar {
 
 void Graph::check(std::int64_t entries) const {
     std::vector<bool> seen(static_cast<std::size_t>(entries));
-    std::vector<std::uint32_t> linked(static_cast<std::size_t>(most_links()));
+    std::vector<std::uint32_t> linked(most_links());
     for (std::uint32_t slot = 0; slot < size_; ++slot) {
         const auto refuse = [slot](const std::string& reason) {
             throw std::invalid_argument("slot " + std::to_string(slot) + " " + reason);
@@ -25,9 +25,9 @@ void Graph::check(std::int64_t entries) const {
         std::memcpy(&stored, node(slot) + sizeof entry, sizeof stored);
         if (stored != level(slot)) refuse("has another level in its node than among the levels");
         for (int at = 0; at <= level(slot); ++at) {
-            const std::int64_t count = links(slot, at, linked.data());
-            for (std::int64_t i = 0; i < count; ++i) {
-                if (level(linked[static_cast<std::size_t>(i)]) < at) refuse("is linked with a slot that is not on its level");
+            const std::size_t count = links(slot, at, linked.data());
+            for (std::size_t i = 0; i < count; ++i) {
+                if (level(linked[i]) < at) refuse("is linked with a slot that is not on its level");
             }
         }
     }

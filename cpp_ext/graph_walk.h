@@ -26,17 +26,20 @@ public:
                                    const EntryFilter& filter);
 
 private:
-    Ranked descend(const Graph& graph, Distances::Compare compare, const void* query);
     void prepare(const Graph& graph);
-    // Distances of the slots linked_[0 … count) to distances_.
-    void measure(const Graph& graph, Distances::Compare compare, const void* query, std::int64_t count);
+    Ranked descend(const Graph& graph, Distances::Compare compare, const void* query);
+    // ranked_[0 … count) = the slots, ranked by their distance.
+    void rank(const Graph& graph, Distances::Compare compare, const void* query, const std::uint32_t* slots,
+              std::size_t count);
 
     VisitedSet visited_;
     Nearest found_;
     std::vector<Ranked> next_;  // a heap, the nearest first
+    // Of one step, at most kAtOnce times a slot's links.
     std::vector<std::uint32_t> linked_;
     std::vector<const std::uint8_t*> rows_;
     std::vector<float> distances_;
+    std::vector<Ranked> ranked_;
 };
 
 }  // namespace rar

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 namespace rar {
@@ -16,10 +15,12 @@ namespace rar {
 using Ranked = std::uint64_t;
 
 inline Ranked ranked(float distance, std::uint32_t number) {
-    if (distance != distance) distance = std::numeric_limits<float>::infinity();
+    constexpr std::uint32_t kSign = 0x80000000;
+    constexpr std::uint32_t kInfinity = 0x7f800000;
     std::uint32_t bits;
     std::memcpy(&bits, &distance, sizeof bits);
-    bits ^= (bits >> 31) != 0 ? 0xffffffffu : 0x80000000u;
+    bits = (bits & ~kSign) > kInfinity ? kInfinity : bits;
+    bits ^= (bits & kSign) != 0 ? ~std::uint32_t{0} : kSign;
     return static_cast<Ranked>(bits) << 32 | number;
 }
 
@@ -38,6 +39,7 @@ inline float distance_of(Ranked one) {
 // The least of what is added, up to a limit.
 class Nearest {
 public:
+    // A limit of 0 is for those who add nothing.
     void reset(std::size_t limit) {
         kept_.clear();
         limit_ = limit;

@@ -48,7 +48,7 @@ class Graph:
     other answers or a ValueError, and nothing outside it is read.
     """
 
-    def __init__(self, file: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, file: npt.NDArray[np.uint8] | bytes | bytearray | memoryview) -> None:
         """Takes the whole file, mapped or read; it stays referenced.
 
         Raises:

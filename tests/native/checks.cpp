@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "axis.h"
+#include "check.h"
+#include "checks_memory.h"
 #include "dispatch.h"
 #include "geometry.h"
 #include "normalize.h"
@@ -18,14 +20,6 @@
 #include "wanted.h"
 
 namespace {
-
-#define CHECK(condition)                                                         \
-    do {                                                                         \
-        if (!(condition)) {                                                      \
-            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            std::exit(1);                                                        \
-        }                                                                        \
-    } while (false)
 
 void pool_runs_every_task_once() {
     for (const int threads : {1, 2, 5}) {
@@ -203,6 +197,7 @@ int main() {
     usual_inverses_are_exact();
     halves_round_to_even_and_overflow_to_infinity();
     bad_settings_throw();
+    check_memory();
     std::puts("all checks passed");
     return 0;
 }
