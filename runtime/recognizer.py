@@ -25,6 +25,7 @@ from .mllm.model import Mllm
 from .mllm.ranker import MllmOptions, MllmRanker
 from .probe import Probe, sureness
 from .rank import Query, Ranker, Ranking
+from .session import Options
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
@@ -147,22 +148,26 @@ class Recognizer:
         text_weight: float | None = None,
         wca: WcaOptions | None = None,
         mllm: MllmOptions | None = None,
+        options: Options | None = None,
     ) -> Recognizer:
         """Opens a bundle.
 
         Args:
             path: The bundle's folder.
-            provider: `auto`, `cpu`, `cuda` or `tensorrt`; see `provider` for what was chosen.
+            provider: What runs the models: `engine` for the bundle's own TensorRT engines; `tensorrt`, `tensorrt-rtx`,
+                `cuda` or `cpu` for those providers of ONNX Runtime; or `auto` for the first of these that works. See
+                `provider` and `clip.sessions.running` for what was chosen.
             threads: Threads of decoding, of preprocessing and of each session; None for one a core.
             text_weight: Replaces the memory's weight of texts against pictures, 0 to 1.
             wca: Settings of the WCA ranker.
             mllm: Settings of the MLLM ranker; None for what `rar-export tune` stored, or else the defaults. What was
                 fitted for other settings (fusion, gate) is not used.
+            options: Provider -> ONNX Runtime's own options for it, as strings; they come before the bundle's.
 
         Raises:
             BundleError: The bundle, a part of it or its memory is missing, damaged, newer, or was made
                 with another encoder.
-            ProviderError: The device is not there.
+            ProviderError: The device is not there, or has not the memory for the models.
             InputError: A setting is out of range.
         """
         if threads is not None and threads < 1:
@@ -173,7 +178,7 @@ class Recognizer:
             raise BundleError(
                 f"{bundle.root}: the memory was made with another encoder; build it again with `rar-export memory`"
             )
-        clip = Clip(bundle, provider, threads)
+        clip = Clip(bundle, provider, threads, options)
         rank = info.get("rank", "none")
         if rank not in RANKS:
             raise BundleError(f"{bundle.root}: the ranker {rank!r} is unknown to this release; upgrade rar-runtime")
@@ -192,7 +197,7 @@ class Recognizer:
 
     @property
     def provider(self) -> str:
-        """The device that runs the encoder: `cpu`, `cuda` or `tensorrt`."""
+        """What runs the encoder: `engine`, `tensorrt`, `tensorrt-rtx`, `cuda` or `cpu`."""
         return self.clip.visual.provider
 
     def recognize(

@@ -16,6 +16,7 @@ from . import options as provider_options
 from .cuda import cuda
 from .engine import EngineSession
 from .gpu import Gpu, find_gpu
+from .obstacles import check_provider
 from .onnx import OnnxSession
 from .options import Options
 from .protocol import Session
@@ -53,11 +54,12 @@ class Sessions:
         self._bundle, self._provider, self._threads = bundle, provider, threads
         self._options = provider_options.check(options)
         self.running: dict[str, str] = {}
+        self._said: set[str] = set()
 
     def of(self, bundle: Bundle) -> Sessions:
         """The same for another bundle, or for this one as it is now; `running` is shared."""
         other = Sessions(bundle, self._provider, self._threads, self._options)
-        other.running = self.running
+        other.running, other._said = self.running, self._said
         return other
 
     def open(self, component: str, name: str, *, fp16: bool = False) -> Session:
@@ -77,7 +79,12 @@ class Sessions:
         passed: list[str] = []
         for provider in [self._provider] if self._provider != "auto" else ORDER:
             try:
-                session = self._engine(graph) if provider == ENGINE else self._onnx(provider, component, path, fp16)
+                if provider == ENGINE:
+                    session = self._engine(graph)
+                else:
+                    if self._provider == "auto":
+                        check_provider(provider)  # alone, so that the line stays short
+                    session = self._onnx(provider, component, path, fp16)
             except ProviderError as error:
                 if self._provider != "auto":
                     raise
@@ -85,9 +92,16 @@ class Sessions:
                 continue
             self.running[graph] = provider
             if self._provider == "auto":
-                _LOG.info("%s runs on %s%s", graph, provider, f"; passed over: {', '.join(passed)}" if passed else "")
+                self._say(graph, provider, passed)
             return session
         raise ProviderError(f"nothing runs {graph}: {', '.join(passed)}")
+
+    def _say(self, graph: str, provider: str, passed: Sequence[str]) -> None:
+        reasons = f"; passed over: {', '.join(passed)}" if passed else ""
+        # Once, unless another graph fares otherwise.
+        known = reasons in self._said
+        self._said.add(reasons)
+        _LOG.log(logging.DEBUG if known else logging.INFO, "%s runs on %s%s", graph, provider, reasons)
 
     def _onnx(self, provider: str, component: str, path: Path, fp16: bool) -> Session:
         settings = provider_options.merged(
@@ -124,7 +138,8 @@ class Sessions:
     def _opened(self, record: EngineRecord, library: Library, gpu: Gpu) -> Session:
         path = engines.engine_file(self._bundle, record)
         cache = provider_options.cache_folder() / library.name / f"{record.key.sha256[:16]}-{gpu.arch}.cache"
-        session = EngineSession(path, library, record.key.profiles, cuda(), cache=cache)
+        weights = self._bundle.graph(*record.graph.split("/")) if "weight-stripped" in record.key.flags else None
+        session = EngineSession(path, library, record.key.profiles, cuda(), weights=weights, cache=cache)
         if record.parity is None:
             self._bundle = accept(self._bundle, record, session, gpu.name)
         return session

@@ -58,6 +58,7 @@ class EngineSession:
         library: What built it, in the same version.
         profiles: Its profiles, in order.
         device: The GPU.
+        weights: The graph to take the weights from, where the engine was built without them.
         lanes: How many callers run at once; more wait.
         cache: File for the kernels that TensorRT-RTX compiles at first use; None keeps none.
 
@@ -76,6 +77,7 @@ class EngineSession:
         profiles: Sequence[Profile],
         device: Cuda,
         *,
+        weights: Path | None = None,
         lanes: int = LANES,
         cache: Path | None = None,
     ) -> None:
@@ -84,7 +86,7 @@ class EngineSession:
         self._captures = library.name == "tensorrt"
         self._log = Log(library)
         with device.driver.current():
-            engine = deserialize(path, library, self._log)
+            engine = deserialize(path, library, self._log, weights)
             self._settings = _settings(engine, library, cache, self)
         _check_profiles(path, engine, profiles)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("rar")
 
 
-def deserialize(path: Path, library: Library, log: Log) -> tensorrt.ICudaEngine:
+def deserialize(path: Path, library: Library, log: Log, weights: Path | None = None) -> tensorrt.ICudaEngine:
     """Loads an engine.
 
     Args:
         path: The engine.
         library: What built it.
         log: Its log.
+        weights: The graph to take the weights from, where the engine was built without them.
 
     Raises:
         ProviderError: TensorRT refuses it; the message is TensorRT's.
@@ -35,6 +36,11 @@ def deserialize(path: Path, library: Library, log: Log) -> tensorrt.ICudaEngine:
         engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise explained(f"{path}: {library.name} {library.version} cannot load this engine", log.take())
+    if weights is not None:
+        refitter: tensorrt.Refitter = library.module.Refitter(engine, log.logger)
+        parser: tensorrt.OnnxParserRefitter = library.module.OnnxParserRefitter(refitter, log.logger)
+        if not (parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine()):
+            raise explained(f"{path}: the weights of {weights} do not go into it; build it again", log.take())
     return engine
 
 
