@@ -6,12 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rar.runtime.cli import guard
 from rar.runtime.errors import ExportError, InputError
 
 from .engine.cli import add_engine
 from .finetune.options import FinetuneOptions
+
+if TYPE_CHECKING:
+    from .interchange import Embeddings
 
 _SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (relative to the file) and `label`"
 
@@ -95,11 +99,33 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--images", metavar="SRC", help=_SOURCE)
     memory.add_argument("--classes", metavar="FILE", help="class names, one a line")
     memory.add_argument("--descriptions", metavar="FILE", help="JSON of {class: [sentences]}; used by WCA")
-    memory.add_argument("--embeddings", metavar="NPY", help="ready-made vectors [n, d], instead of --images")
-    memory.add_argument("--labels", metavar="FILE", help="the class of each vector, one a line; with --embeddings")
+    _add_embeddings(memory)
+    memory.add_argument("--tags", metavar="FILE", help="JSON of {tag: [classes]}; a search may be limited to a tag")
     memory.add_argument(
         "--dim",
-        help="dimensions of the index: a number, a share such as 1/9, or none for all (default: 64, or all of fewer)",
+        help="dimensions of the index: a number, a share such as 1/9, recall=99.5 for as few as keep that recall@10 of "
+        "exact search in percent, or none for all (default: 64, or all of fewer)",
+    )
+    memory.add_argument(
+        "--reducer",
+        choices=["pca", "whitened", "truncate", "random", "none"],
+        default="pca",
+        help="how they are found: principal components, the same at equal variance, the first ones (Matryoshka "
+        "models), a random projection (default: %(default)s)",
+    )
+    memory.add_argument(
+        "--dtype",
+        choices=["f32", "f16", "bf16", "i8", "b1"],
+        default="f16",
+        help="what the index stores a number in; the full vectors stay f16 (default: %(default)s)",
+    )
+    memory.add_argument("--shards", type=int, default=1, metavar="N", help="index files that cores search side by side")
+    memory.add_argument(
+        "--pool",
+        type=int,
+        default=1,
+        metavar="M",
+        help="a class is as similar as its best M entries are on average (default: %(default)s)",
     )
     memory.add_argument(
         "--text-weight",
@@ -115,11 +141,58 @@ def _parser() -> argparse.ArgumentParser:
         help="the bundle's default ranker (default: %(default)s)",
     )
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
-    memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
-    memory.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
-    memory.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    memory.add_argument(
+        "--seed", type=int, default=0, help="of the draw of --shots and of random projections (default: %(default)s)"
+    )
+    _add_device(memory)
     memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
     memory.set_defaults(run=_memory)
+
+    add = commands.add_parser(
+        "add",
+        help="more pictures or embeddings into a memory, new classes too",
+        description="Adds to a bundle's memory without building it again, on the device too. What was added when it is "
+        "interrupted stays. Readers see it at once.",
+    )
+    add.add_argument("bundle", metavar="BUNDLE")
+    add.add_argument("--images", metavar="SRC", help=_SOURCE)
+    _add_embeddings(add)
+    _add_device(add)
+    add.set_defaults(run=_add)
+
+    remove = commands.add_parser(
+        "remove",
+        help="classes out of a memory",
+        description="Removes classes with all their entries from a bundle's memory. Readers see it at once.",
+    )
+    remove.add_argument("bundle", metavar="BUNDLE")
+    remove.add_argument("labels", metavar="CLASS", nargs="+")
+    remove.set_defaults(run=_remove)
+
+    compact = commands.add_parser(
+        "compact",
+        help="folds what was added and removed into a memory's files",
+        description="Writes a bundle's memory anew with all that was added and removed since it was built, so that it "
+        "is searched as fast as before. Readers go on meanwhile.",
+    )
+    compact.add_argument("bundle", metavar="BUNDLE")
+    compact.set_defaults(run=_compact)
+
+    vectors = commands.add_parser(
+        "vectors",
+        help="a memory's vectors and classes for other programs",
+        description="Writes a memory's vectors at full dimension with their classes, in a form that `memory "
+        "--embeddings` reads: by OUT's ending a .npy or a faiss index (.index, .faiss), each beside a file of classes; "
+        "a .parquet; or, without an ending, a folder in clip-retrieval's layout. All but .npy need the extra "
+        "interchange.",
+    )
+    vectors.add_argument("bundle", metavar="BUNDLE")
+    vectors.add_argument("out", metavar="OUT")
+    vectors.add_argument("--part", choices=["pictures", "texts"], help="default: pictures, or texts where none are")
+    vectors.add_argument(
+        "--faiss", choices=["flat", "hnsw"], default="flat", help="kind of a faiss index (default: %(default)s)"
+    )
+    vectors.set_defaults(run=_vectors)
 
     tune = commands.add_parser(
         "tune",
@@ -138,8 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="POINTS",
         help="points of top-1 that the gate may cost (default: %(default)s)",
     )
-    tune.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
-    tune.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    _add_device(tune)
     tune.set_defaults(run=_tune)
 
     finetune = commands.add_parser(
@@ -196,6 +268,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_embeddings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--embeddings",
+        metavar="FILE",
+        help="ready-made vectors [n, d], instead of --images: .npy, .parquet, a folder of clip-retrieval, or a faiss "
+        ".index (flat or HNSW)",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the class of each vector, one a line; with a .npy or faiss index"
+    )
+    parser.add_argument("--embedding-column", metavar="NAME", help="of Parquet (default: the only one with vectors)")
+    parser.add_argument("--label-column", metavar="NAME", help="of Parquet (default: label)")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+
+
 def _add_precision(
     parser: argparse.ArgumentParser, default: str, *more: str, note: str = "int8 is for CPUs, fp16 for GPUs"
 ) -> None:
@@ -236,28 +327,29 @@ def _mllm(args: argparse.Namespace) -> None:
 
 def _memory(args: argparse.Namespace) -> None:
     import shutil
-    from dataclasses import replace
 
     from rar.runtime import bundle as bundles
 
     from . import labelled
-    from .memory import MemorySource, build_memory, read_embeddings
+    from .fit import IndexOptions
+    from .memory import MemorySource, build_memory
 
-    if (args.embeddings is None) != (args.labels is None):
-        raise InputError("--embeddings and --labels go together")
-    if args.embeddings and (args.images or args.shots):
+    if args.embeddings and args.shots:
         raise InputError("--embeddings replaces --images and --shots; give one or the other")
+    embeddings = _embeddings(args)
     if not (args.images or args.embeddings or args.classes or args.descriptions):
         raise InputError("nothing to remember; give --images, --embeddings, --classes or --descriptions")
     images = labelled.read_images(args.images) if args.images else []
     if args.shots is not None:
         images = labelled.few_shot(images, args.shots, args.seed)
-    source = read_embeddings(args.embeddings, args.labels) if args.embeddings else MemorySource(images=images)
-    source = replace(
-        source,
+    source = MemorySource(
+        images=images,
+        embeddings=embeddings,
         classes=labelled.read_classes(args.classes) if args.classes else (),
-        descriptions=labelled.read_descriptions(args.descriptions) if args.descriptions else None,
+        descriptions=labelled.read_descriptions(args.descriptions) if args.descriptions else {},
+        tags=labelled.read_tags(args.tags) if args.tags else {},
     )
+    index = IndexOptions(args.reducer, args.dtype, args.shards, args.seed)
     original = bundles.Bundle.open(args.bundle)
     target = bundles.copy(original, args.out, without="memory") if args.out else original
     try:
@@ -269,6 +361,8 @@ def _memory(args: argparse.Namespace) -> None:
             rank=args.rank,
             provider=args.provider,
             threads=args.threads,
+            index=index,
+            pool=args.pool,
         )
     except BaseException:
         if args.out:
@@ -276,6 +370,61 @@ def _memory(args: argparse.Namespace) -> None:
         raise
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
+
+
+def _embeddings(args: argparse.Namespace) -> Embeddings | None:
+    from .interchange import read_embeddings
+
+    if args.embeddings is None:
+        if args.labels or args.embedding_column or args.label_column:
+            raise InputError("--labels and the columns' names go with --embeddings")
+        return None
+    if args.images:
+        raise InputError("--embeddings replaces --images; give one or the other")
+    return read_embeddings(
+        args.embeddings, args.labels, embedding_column=args.embedding_column, label_column=args.label_column
+    )
+
+
+def _add(args: argparse.Namespace) -> None:
+    from . import labelled
+    from .change import add_embeddings, add_images
+
+    embeddings = _embeddings(args)
+    if embeddings is not None:
+        add_embeddings(args.bundle, embeddings, args.provider, args.threads)
+        print(f"{args.bundle}: {embeddings.count} embeddings added")
+        return
+    if not args.images:
+        raise InputError("nothing to add; give --images or --embeddings")
+    images = labelled.read_images(args.images)
+    add_images(args.bundle, images, args.provider, args.threads)
+    print(f"{args.bundle}: {len(images)} pictures added")
+
+
+def _remove(args: argparse.Namespace) -> None:
+    from .change import remove_classes
+
+    remove_classes(args.bundle, args.labels)
+    print(f"{args.bundle}: {len(args.labels)} classes removed")
+
+
+def _compact(args: argparse.Namespace) -> None:
+    from rar.runtime.memory import Memory
+
+    Memory.open(args.bundle).compact()
+    print(f"{args.bundle}: changes are folded in")
+
+
+def _vectors(args: argparse.Namespace) -> None:
+    from rar.runtime.memory import Memory
+
+    from .change import embeddings_of
+    from .interchange import write_embeddings
+
+    embeddings = embeddings_of(Memory.open(args.bundle), args.part)
+    written = write_embeddings(args.out, embeddings, faiss_kind=args.faiss)
+    print(f"{', '.join(map(str, written))}: {embeddings.count} vectors of {embeddings.dim} dimensions")
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -294,10 +443,11 @@ def _tune(args: argparse.Namespace) -> None:
             f"{ranker_name(row):<24} alone {row['top1']:5.1f}   fused {row['fused_top1']:5.1f} "
             f"(weight {row['fusion']:.3g})   {row['milliseconds']:.1f} ms a picture"
         )
-    gate = measured["gate"]
+    gate = measured["gates"][chosen["gate_by"]]
     print(
         f"best: {' '.join(str(chosen[key]) for key in ('rank', 'mode') if key in chosen)}; "
-        f"gate at a margin of {gate['margin']:.4f}: {100 * gate['skipped']:.0f} % skip the ranker, {gate['top1']:.1f}"
+        f"gate by {chosen['gate_by']} at {gate['margin']:.4g}: {100 * gate['skipped']:.0f} % skip the ranker, "
+        f"{gate['top1']:.1f}"
     )
     if chosen["default"] == "none":
         print("it gains nothing here, so the bundle goes on with retrieval alone unless asked")

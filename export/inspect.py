@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,14 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.cli import printable
 from rar.runtime.clip import Clip
 from rar.runtime.errors import BundleError
-from rar.runtime.memory import Candidate, Memory
+from rar.runtime.memory import MODALITIES, Candidate, Memory
+from rar.runtime.memory.view import LOG
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmRanker
 from rar.runtime.rank import Query
 from rar.runtime.recognizer import Recognizer
+
+from .measure import sample, spread
 
 # Entries of each part that are searched for themselves.
 _SELF_SAMPLE = 200
@@ -29,7 +33,8 @@ def describe(bundle: Bundle) -> str:
         lines += ["", f"{name}  {_size(total)}"]
         width = max((len(file) for file in component.files), default=0)
         lines += [f"  {file:<{width}}  {_size(record.bytes):>9}" for file, record in component.files.items()]
-        lines += [f"  {line}" for line in _facts(dict(component.info))]
+        facts = _memory_facts(bundle, component.info) if name == "memory" else _facts(dict(component.info))
+        lines += [f"  {line}" for line in facts]
     return "\n".join(printable(line) for line in lines)  # a stranger's manifest must not steer the terminal
 
 
@@ -72,17 +77,47 @@ def _ranks(bundle: Bundle, clip: Clip) -> str:
 def _self_retrieval(bundle: Bundle) -> Iterator[str]:
     memory = Memory.open(bundle)
     for name, part in memory.parts.items():
-        sample = np.unique(np.linspace(0, len(part) - 1, _SELF_SAMPLE).astype(int))
-        queries = part.vectors[sample].astype(np.float32)
-        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-        _, cosines = part.nearest(queries, 10)
+        try:
+            for graph in part.graphs:
+                graph.check(len(part.built))
+        except ValueError as error:
+            raise BundleError(f"{bundle.root}: the index of memory/{name}: {error}; build the memory again") from error
+        there = np.flatnonzero(part.labels >= 0)
+        if not len(there):
+            yield f"memory: no {name} but those that were added"
+            continue
+        rows = there[spread(len(there), _SELF_SAMPLE)]
+        settings = part.settings
+        _, cosines = part.nearest(sample(part.vectors, rows), settings.rescore, ef=settings.ef, exact=False)
         # By cosine, not by position: a memory may hold the same picture twice.
-        found = float((cosines[:, 0] > 0.999).mean())
+        found = float((cosines.max(1) > 0.999).mean())
         if found < 0.99:
             raise BundleError(
                 f"{bundle.root}: only {found:.1%} of memory/{name} find themselves; build the memory again"
             )
-        yield f"memory: {found:.1%} of {len(sample)} sampled {name} find themselves"
+        yield f"memory: {found:.1%} of {len(rows)} sampled {name} find themselves"
+
+
+def _memory_facts(bundle: Bundle, info: Mapping[str, Any]) -> Iterator[str]:
+    """How each part was reduced and is searched, what that finds, and what came since."""
+    yield from _facts({key: value for key, value in info.items() if key not in MODALITIES})
+    for name in MODALITIES:
+        part = info.get(name)
+        if not isinstance(part, dict):
+            continue
+        asked = f", asked for {part['asked']}" if "asked" in part else ""
+        recall = part.get("recall")
+        found = f"recall@10 {100 * recall:.2f} %" if isinstance(recall, float) else "recall@10 not measured"
+        yield f"{name}: {part.get('entries')} entries"
+        yield (
+            f"  reduced to {part.get('index_dim')} dimensions by {part.get('reducer')}{asked}, "
+            f"{_short(part.get('kept'))} of the variance kept, stored in {part.get('index_dtype')}"
+        )
+        widths = f"ef {part.get('ef')}, rescored {part.get('rescore')}, shards {part.get('shards')}"
+        yield f"  searched by {part.get('search')}: {found} ({widths})"
+    log = bundle.root / LOG
+    if log.is_file():
+        yield f"{LOG}: {_size(log.stat().st_size)} of changes since; `rar-export compact` folds them in"
 
 
 def _facts(info: dict[str, object], indent: str = "") -> Iterator[str]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +14,23 @@ from tqdm import tqdm
 from rar.runtime import bundle as bundles
 from rar.runtime.bundle import Bundle
 from rar.runtime.clip import Clip
-from rar.runtime.errors import ImageError, InputError
+from rar.runtime.errors import InputError
 from rar.runtime.files import write_json
-from rar.runtime.images import load_image
-from rar.runtime.memory.part import PartSettings
-from rar.runtime.memory.reduction import fit_pca
-from rar.runtime.memory.write import check_vectors, write_part
+from rar.runtime.memory.files import map_npy
+from rar.runtime.memory.lock import WriterLock
+from rar.runtime.memory.write import VectorWriter
 from rar.runtime.recognizer import Rank
 
 from . import labelled
+from .build import build_part
+from .embedding import EmbeddedPictures
+from .fit import IndexOptions
+from .interchange import Embeddings
 from .labelled import LabelledImage
+from .measure import sample
 
-Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
 
-DEFAULT_DIM = 64
-_BATCH = 32
 # Where pictures and names both stand for the classes: the best of 0 to 0.9 on the Grocery validation pictures
 # (benchmarks/results/grocery-text-weight.json).
 _MIXED_TEXT_WEIGHT = 0.5
@@ -44,35 +42,17 @@ class MemorySource:
 
     Attributes:
         images: Labelled pictures.
-        embeddings: float [n, d], ready-made, with one of `embedding_labels` a row; instead of `images`.
-        embedding_labels: The class of each embedding.
+        embeddings: Ready-made vectors with a class each; instead of `images`.
         classes: Class names that stand in the memory as texts.
         descriptions: Sentences a class, for retrieval by text and for WCA.
+        tags: Classes a tag; a search may be limited to a tag.
     """
 
     images: Sequence[LabelledImage] = ()
-    embeddings: npt.NDArray[np.floating] | None = None
-    embedding_labels: Sequence[str] = ()
+    embeddings: Embeddings | None = None
     classes: Sequence[str] = ()
-    descriptions: dict[str, list[str]] | None = None
-
-
-def parse_dim(text: str, full: int) -> int | None:
-    """The index's dimension from `64`, a share such as `1/9`, or `none`.
-
-    Raises:
-        InputError: None of these, or out of range.
-    """
-    if text == "none":
-        return None
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"dim {text!r} is no number, share such as 1/9, or none") from error
-    dim = int(value) if value.denominator == 1 and value >= 1 else round(full * value)
-    if not 1 <= dim <= full:
-        raise InputError(f"dim {text} asks for {dim} of the encoder's {full} dimensions; choose 1 to {full}")
-    return dim
+    descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tags: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def build_memory(
@@ -83,70 +63,107 @@ def build_memory(
     rank: Rank = "none",
     provider: str = "auto",
     threads: int | None = None,
+    *,
+    index: IndexOptions | None = None,
+    pool: int = 1,
 ) -> dict[str, Any]:
     """Embeds a source and writes the bundle's memory, replacing the one it has.
 
     Names and descriptions are embedded for every class, so that WCA can rank them; they take part in the
-    retrieval by `text_weight`.
+    retrieval by `text_weight`. Pictures that were embedded when a build is interrupted are not embedded again by the
+    next one.
 
     Args:
         bundle: The bundle; must hold an encoder.
         source: What the memory is made from.
-        dim: Dimensions of the index: a number, a share of the full dimension, or `none` for all; by default 64,
-            or all where the encoder has fewer.
+        dim: Dimensions of the index: a number, a share of the full dimension such as `1/9`, `recall=99.5` for as many
+            as keep that recall, or `none` for all; by default 64, or all where the encoder has fewer.
         text_weight: Share of the texts in a class's similarity; by default 0 for pictures, 1 for texts, and a
             value between for both.
         rank: The bundle's default ranker.
         provider: Device of the encoder.
         threads: Threads of the encoder.
+        index: What else is asked of the index.
+        pool: A class's similarity is the mean of its best so many entries.
 
     Returns:
         What was written into the manifest.
 
     Raises:
         InputError: A source, a picture or a setting cannot be used; the old memory stays.
-        BundleError: The bundle has no usable encoder.
+        BundleError: The bundle has no usable encoder, or another process changes its memory.
     """
     clip = Clip(bundle, provider, threads)
-    index_dim = min(DEFAULT_DIM, clip.dim) if dim is None else parse_dim(dim, clip.dim)
-    descriptions = source.descriptions or {}
-    picture_labels = list(source.embedding_labels) or [image.label for image in source.images]
-    named = list(source.classes) or list(descriptions)
-    labels = list(dict.fromkeys([*named, *sorted(set(picture_labels))]))
-    labelled.check_labels(labels, "the memory")
-    if unknown := [name for name in descriptions if name not in set(labels)]:
-        raise InputError(f"descriptions name {unknown[0]!r}, which is none of the memory's {len(labels)} classes")
-    weight = _text_weight(bool(picture_labels), bool(named), text_weight)
-    positions = {label: position for position, label in enumerate(labels)}
-    pictures = _check_embeddings(source, clip.dim) if source.embeddings is not None else None
-    if pictures is None and source.images:
-        pictures = embed_images(clip, source.images)
-    text_labels, sentences, texts = _embed_texts(clip, labels, descriptions)
-    with bundles.stage(bundle.root, "memory") as staging:
-        staging.info.update(
-            encoder=bundle.component("clip").fingerprint,
-            classes=len(labels),
-            dim=clip.dim,
-            text_weight=weight,
-            pool=1,
-            rank=rank,
-        )
-        if pictures is not None:
-            rows = np.array([positions[label] for label in picture_labels], np.int32)
-            paths = [str(image.path) for image in source.images] or [f"row {row}" for row in range(len(rows))]
-            staging.info["pictures"] = _write(staging.folder / "pictures", pictures, rows, paths, index_dim)
-        staging.info["texts"] = _write(staging.folder / "texts", texts, text_labels, sentences, index_dim)
-        write_json(staging.folder / "labels.json", labels)
-    return staging.info
+    index = index or IndexOptions()
+    if pool < 1:
+        raise InputError(f"pool={pool}; give 1 for a class's best entry, or how many of its best are averaged")
+    index.target(dim, clip.dim)  # before hours of embedding, as what follows
+    named = list(source.classes) or list(source.descriptions)
+    weight = _text_weight(source.embeddings is not None or bool(source.images), bool(named), text_weight)
+    if source.embeddings is None:
+        _class_names(source, named, {image.label for image in source.images})
+    elif source.embeddings.dim != clip.dim:
+        raise InputError(f"embeddings of {source.embeddings.dim} dimensions do not fit the encoder's {clip.dim}")
+    info = {"encoder": bundle.component("clip").fingerprint, "dim": clip.dim, "text_weight": weight, "pool": pool}
+    lock = WriterLock(bundle.root)
+    try:
+        if not source.images:
+            return _write(bundle, clip, source, (), named, dim, index, {**info, "rank": rank})
+        with EmbeddedPictures(bundle, clip, source.images) as pictures:
+            pictures.embed()
+            return _write(bundle, clip, source, pictures, named, dim, index, {**info, "rank": rank})
+    finally:
+        lock.release()
 
 
 def _write(
-    folder: Path, vectors: Floats, labels: npt.NDArray[np.int32], sources: Sequence[str], dim: int | None
+    bundle: Bundle,
+    clip: Clip,
+    source: MemorySource,
+    pictures: Iterable[npt.NDArray[np.float16]],
+    named: Sequence[str],
+    dim: str | None,
+    index: IndexOptions,
+    info: Mapping[str, Any],
 ) -> dict[str, Any]:
-    check_vectors(vectors)
-    reduction = fit_pca(vectors, dim, cross_modal=folder.name == "texts")
-    settings = PartSettings(reducer="none" if reduction.components is None else "pca")
-    return write_part(folder, [vectors], labels, sources, reduction, settings)
+    """Writes the component; returns its info."""
+    target = index.target(dim, clip.dim)
+    asked = {} if dim is None else {"asked": dim}
+    with bundles.stage(bundle.root, "memory") as staging:
+        staging.info.update(info)
+        names: Sequence[str] = ()
+        if source.images or source.embeddings is not None:
+            names, sources = _write_vectors(staging.folder / "pictures", clip.dim, source, pictures)
+        labels = _class_names(source, named, set(names))
+        staging.info["classes"] = len(labels)
+        queries = None
+        if names:
+            folder = staging.folder / "pictures"
+            staging.info["pictures"] = build_part(folder, _positions(labels, names), sources, target, index) | asked
+            queries = sample(map_npy(folder / "vectors.npy"))
+        folder = staging.folder / "texts"
+        rows, texts = _write_texts(folder, clip, labels, source.descriptions)
+        part = build_part(folder, rows, texts, target, index, cross_modal=True, queries=queries)
+        staging.info["texts"] = part | asked
+        write_json(staging.folder / "labels.json", labels)
+        if source.tags:
+            write_json(staging.folder / "tags.json", {tag: list(own) for tag, own in source.tags.items()})
+    return staging.info
+
+
+def _class_names(source: MemorySource, named: Sequence[str], of_pictures: Iterable[str]) -> list[str]:
+    """The memory's classes: those that were named, then those of the pictures."""
+    labels = list(dict.fromkeys([*named, *sorted(of_pictures)]))
+    labelled.check_labels(labels, "the memory")
+    known = set(labels)
+    for what, names in (("descriptions name", source.descriptions), *_tagged(source)):
+        if unknown := [name for name in names if name not in known]:
+            raise InputError(f"{what} {unknown[0]!r}, which is none of the memory's {len(labels)} classes")
+    return labels
+
+
+def _tagged(source: MemorySource) -> Iterable[tuple[str, Sequence[str]]]:
+    return ((f"the tag {tag!r} names", names) for tag, names in source.tags.items())
 
 
 def _text_weight(pictures: bool, names: bool, wanted: float | None) -> float:
@@ -159,91 +176,53 @@ def _text_weight(pictures: bool, names: bool, wanted: float | None) -> float:
     return wanted
 
 
-def _check_embeddings(source: MemorySource, dim: int) -> Floats:
-    embeddings = np.asarray(source.embeddings)
-    if embeddings.ndim != 2 or embeddings.shape != (len(source.embedding_labels), dim):
-        raise InputError(
-            f"embeddings of shape {list(embeddings.shape)} do not fit {len(source.embedding_labels)} labels "
-            f"and the encoder's {dim} dimensions"
-        )
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    wrong = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-    if len(wrong):
-        raise InputError(f"embedding {int(wrong[0])} is zero, NaN or infinite")
-    return np.asarray(embeddings / norms, np.float32)
+def _write_vectors(
+    folder: Path, dim: int, source: MemorySource, pictures: Iterable[npt.NDArray[np.float16]]
+) -> tuple[list[str], list[str]]:
+    """Writes the vectors of a part of pictures; returns the class of each, and where it came from."""
+    folder.mkdir()
+    with VectorWriter(folder, dim) as writer:
+        if source.embeddings is None:
+            for vectors in pictures:
+                writer.append(vectors)
+            return [image.label for image in source.images], [str(image.path) for image in source.images]
+        labels: list[str] = []
+        sources: list[str] = []
+        known: dict[str, str] = {}
+        with tqdm(total=source.embeddings.count, desc="embeddings", unit="", disable=None) as bar:
+            for unit, block in source.embeddings.unit_blocks():
+                writer.append(unit)
+                labels += [known.setdefault(label, label) for label in block.labels]  # one string a class
+                sources += block.sources
+                bar.update(len(unit))
+        return labels, sources
 
 
-def embed_images(clip: Clip, images: Sequence[LabelledImage]) -> Floats:
-    """Embeds labelled pictures in batches: float32 [N, d]; the next batch is decoded while one is embedded.
+def _write_texts(
+    folder: Path, clip: Clip, labels: Sequence[str], descriptions: Mapping[str, Sequence[str]]
+) -> tuple[Labels, list[str]]:
+    """Writes the vectors of a part of texts: each class's name in the model's templates, then its descriptions.
 
-    Raises:
-        InputError: A picture cannot be read.
+    Returns:
+        The class of each text, int32 [n], and the texts.
     """
-
-    def prepare(start: int) -> Floats:
-        return clip.preprocess([_load(image) for image in images[start : start + _BATCH]])
-
-    embeddings = np.empty((len(images), clip.dim), np.float32)
-    starts = range(0, len(images), _BATCH)
-    with (
-        ThreadPoolExecutor(1) as worker,
-        tqdm(total=len(images), desc="pictures", unit="", disable=None) as bar,
-    ):
-        ahead = worker.submit(prepare, 0)
-        for start in starts:
-            pixels = ahead.result()
-            if start + _BATCH < len(images):
-                ahead = worker.submit(prepare, start + _BATCH)
-            embeddings[start : start + len(pixels)] = clip.embed_pixels(pixels)
-            bar.update(len(pixels))
-    return embeddings
-
-
-def _load(image: LabelledImage) -> npt.NDArray[np.uint8]:
-    try:
-        return load_image(image.path)
-    except ImageError as error:
-        raise InputError(f"class {image.label!r}: {error}; mend or remove the picture") from error
-
-
-def _embed_texts(
-    clip: Clip, labels: Sequence[str], descriptions: dict[str, list[str]]
-) -> tuple[npt.NDArray[np.int32], list[str], Floats]:
-    """Each class's name, embedded in the model's templates, followed by its descriptions."""
     names = clip.embed_names(labels)
-    sentences = clip.embed_texts([sentence for label in labels for sentence in descriptions.get(label, [])])
+    sentences = clip.embed_texts([sentence for label in labels for sentence in descriptions.get(label, ())])
+    folder.mkdir()
     owners: list[int] = []
     texts: list[str] = []
-    rows: list[Floats] = []
     taken = 0
-    for position, label in enumerate(labels):
-        own = descriptions.get(label, [])
-        owners += [position] * (1 + len(own))
-        texts += [label, *own]
-        rows += [names[position], *sentences[taken : taken + len(own)]]
-        taken += len(own)
-    return np.array(owners, np.int32), texts, np.stack(rows)
+    with VectorWriter(folder, clip.dim) as writer:
+        for position, label in enumerate(labels):
+            own = [label, *descriptions.get(label, ())]
+            writer.append(np.vstack([names[position], sentences[taken : taken + len(own) - 1]]))
+            owners += [position] * len(own)
+            texts += own
+            taken += len(own) - 1
+    return np.array(owners, np.int32), texts
 
 
-def read_embeddings(file: str | os.PathLike[str], labels: str | os.PathLike[str]) -> MemorySource:
-    """Reads ready-made embeddings.
-
-    Args:
-        file: A `.npy` of float [n, d] in the encoder's space.
-        labels: A text file with the class of each row, one a line.
-
-    Raises:
-        InputError: A file is missing or of another form.
-    """
-    try:
-        embeddings = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not a .npy of numbers ({error})") from error
-    if not isinstance(embeddings, np.ndarray):
-        raise InputError(f"{file}: holds several arrays; save one as a .npy")
-    if not np.issubdtype(embeddings.dtype, np.floating):
-        raise InputError(f"{file}: holds {embeddings.dtype}; embeddings are floating-point")
-    names = labelled.read_text(Path(labels)).rstrip("\n").split("\n")
-    if blank := [line for line, name in enumerate(names, 1) if not name.strip()]:
-        raise InputError(f"{labels}, line {blank[0]}: the class name is blank")
-    return MemorySource(embeddings=embeddings, embedding_labels=[name.strip() for name in names])
+def _positions(labels: Sequence[str], names: Sequence[str]) -> Labels:
+    """Names to their positions in the memory's labels: int32 [n]."""
+    positions = {label: position for position, label in enumerate(labels)}
+    return np.fromiter((positions[name] for name in names), np.int32, len(names))

@@ -22,7 +22,7 @@ Vectors: TypeAlias = npt.NDArray[Any]
 Reducer: TypeAlias = Literal["pca", "whitened", "truncate", "random", "none"]
 REDUCERS: tuple[Reducer, ...] = get_args(Reducer)
 
-_BLOCK = 8192
+_BLOCK = 4096
 # Directions whose share of the largest variance is below are not there: rounding made them.
 _NO_VARIANCE = 1e-10
 # And what equal vectors seem to vary by, as a share of their squared length.
@@ -203,4 +203,4 @@ def orthonormal(columns: Doubles) -> Doubles:
 
 def _centred(vectors: Vectors, mean: Doubles) -> Iterator[Doubles]:
     for block in blocks(vectors):
-        yield block.astype(np.float64) - mean
+        yield np.subtract(block, mean, dtype=np.float64)

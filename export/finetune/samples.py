@@ -23,7 +23,7 @@ from rar.runtime.errors import InputError
 from rar.runtime.files import atomic_file
 
 from ..labelled import LabelledImage, check_labels
-from ..memory import embed_images
+from ..embedding import embed_images
 
 Floats = npt.NDArray[np.float32]
 

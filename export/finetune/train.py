@@ -24,7 +24,7 @@ from rar.runtime.files import atomic_file, write_json
 from rar.runtime.mllm.prompt import MODES, Mode, Prompt
 
 from ..labelled import LabelledImage, evenly
-from ..memory import embed_images
+from ..embedding import embed_images
 from ..mllm.model import Mllm
 from ..mllm.prompt import prompt_settings, read_prompt
 from . import adapter, checkpoint

@@ -50,7 +50,7 @@ def read_embeddings(
     if embedding_column is not None or label_column is not None:
         raise InputError(f"{path}: has no columns; they are Parquet's")
     if labels is None:
-        raise InputError(f"{path}: needs the class of each vector; give a file with one a line")
+        raise InputError(f"{path}: needs the class of each vector; give a file with one a line (--labels)")
     names = _read_labels(Path(labels))
     if path.suffix in (".index", ".faiss"):
         from . import faiss_index

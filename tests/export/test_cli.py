@@ -124,8 +124,18 @@ class TestMemory:
             (["--classes", "twice.txt"], "'cat' stands there twice"),
             (["--descriptions", "classes.txt"], "not the JSON of {class: [sentences]}"),
             (["--classes", "classes.txt", "--descriptions", "other.json"], "descriptions name 'dog'"),
-            (["--embeddings", "vectors.npy"], "--embeddings and --labels go together"),
-            (["--labels", "labels.txt"], "--embeddings and --labels go together"),
+            (["--embeddings", "vectors.npy"], "needs the class of each vector; give a file with one a line (--labels)"),
+            (["--labels", "labels.txt"], "--labels and the columns' names go with --embeddings"),
+            (["--classes", "classes.txt", "--label-column", "x"], "go with --embeddings"),
+            (["--embeddings", "vectors.npy", "--labels", "labels.txt", "--label-column", "x"], "has no columns"),
+            (["--embeddings", "narrow.npy", "--labels", "labels.txt"], "3 dimensions do not fit the encoder's 32"),
+            (["--embeddings", "vectors.npy", "--labels", "labels.txt", "--shots", "2"], "one or the other"),
+            (["--classes", "classes.txt", "--tags", "classes.txt"], "not the JSON of {tag: [classes]}"),
+            (["--classes", "classes.txt", "--tags", "tags.json"], "the tag 'pet' names 'dog', which is none of"),
+            (["--classes", "classes.txt", "--dim", "recall=0"], "above 0 and at most 100 percent"),
+            (["--classes", "classes.txt", "--dim", "8", "--reducer", "none"], "keeps all dimensions"),
+            (["--classes", "classes.txt", "--shards", "0"], "shards=0"),
+            (["--classes", "classes.txt", "--pool", "0"], "pool=0"),
             (["--embeddings", "classes.txt", "--labels", "labels.txt"], "not a .npy of numbers"),
             (["--embeddings", "vectors.npz", "--labels", "labels.txt"], "vectors.npz"),
             (["--embeddings", "vectors.npy", "--labels", "classes.txt"], "do not fit 3 labels"),
@@ -154,7 +164,9 @@ class TestMemory:
         (inputs / "blank.txt").write_text("cat\n\ndog\n")
         (inputs / "twice.txt").write_text("cat\ndog\ncat\n")
         (inputs / "other.json").write_text('{"dog": ["ears"]}')
+        (inputs / "tags.json").write_text('{"pet": ["cat", "dog"]}')
         np.savez(inputs / "vectors.npz", a=np.ones((4, 32)))
+        np.save(inputs / "narrow.npy", np.ones((4, 3)))
         before = tree(own)
         argv = [str(labelled_folder) if arg == "PICTURES" else arg for arg in options]
         argv += [] if "--dim" in argv else ["--dim", "none"]
@@ -190,6 +202,127 @@ class TestMemory:
         for where in (tmp_path / "nowhere", inputs, inputs / "classes.txt"):
             assert "no bundle there" in fails(capsys, command, where, *options)
         assert not (tmp_path / "nowhere").exists()
+
+
+class TestIndexOptions:
+    def test_what_was_asked_is_stored_and_shown(self, own: Path, inputs: Path, capsys: Capture) -> None:
+        (inputs / "tags.json").write_text('{"pet": ["cat"]}')
+        np.save(inputs / "many.npy", np.random.default_rng(0).normal(size=(300, 32)))
+        (inputs / "many.txt").write_text("cat\nrocket\n" * 150)
+        files = ["--embeddings", str(inputs / "many.npy"), "--labels", str(inputs / "many.txt")]
+        options = ["--dim", "1/2", "--reducer", "random", "--dtype", "i8", "--shards", "2", "--pool", "3"]
+        assert main(["memory", str(own), *files, "--tags", str(inputs / "tags.json"), *options]) == 0
+        assert Memory.open(own).tags == {"pet": ["cat"]}
+        capsys.readouterr()
+        assert main(["inspect", str(own)]) == 0
+        out = capsys.readouterr().out
+        for word in ("pool: 3", "to 16 dimensions by random, asked for 1/2", "stored in i8", "shards 2", "recall@10 "):
+            assert word in out
+        assert main(["verify", str(own)]) == 0
+
+    def test_a_recall(self, own: Path, labelled_folder: Path, capsys: Capture) -> None:
+        assert main(["memory", str(own), "--images", str(labelled_folder), "--dim", "recall=99.5"]) == 0
+        assert main(["inspect", str(own)]) == 0
+        assert "asked for recall=99.5" in capsys.readouterr().out
+
+
+class TestChanges:
+    @pytest.fixture
+    def filled(self, own: Path, labelled_folder: Path) -> Path:
+        assert main(["memory", str(own), "--images", str(labelled_folder), "--dim", "8"]) == 0
+        return own
+
+    def test_add_remove_and_compact(self, filled: Path, tmp_path: Path, capsys: Capture, photos: list[Path]) -> None:
+        (tmp_path / "more" / "palace").mkdir(parents=True)
+        (tmp_path / "more" / "cat").mkdir()
+        for number, folder in enumerate(("palace", "palace", "cat")):
+            target = tmp_path / "more" / folder / f"{number}{photos[number].suffix}"
+            target.write_bytes(photos[number].read_bytes())
+        capsys.readouterr()
+        assert main(["add", str(filled), "--images", str(tmp_path / "more")]) == 0
+        assert capsys.readouterr().out == f"{filled}: 3 pictures added\n"
+        memory = Memory.open(filled)
+        assert (memory.labels[-1], len(memory.parts["pictures"])) == ("palace", 15)
+        assert main(["inspect", str(filled)]) == 0
+        assert "of changes since" in capsys.readouterr().out
+        assert main(["remove", str(filled), "rocket", "grass"]) == 0
+        assert capsys.readouterr().out == f"{filled}: 2 classes removed\n"
+        assert set(memory.labels) == {"cat", "coffee", "palace"}
+        assert main(["compact", str(filled)]) == 0
+        assert set(memory.labels) == {"cat", "coffee", "palace"}
+        capsys.readouterr()
+        assert main(["inspect", str(filled)]) == 0
+        assert "of changes since" not in capsys.readouterr().out
+        assert main(["verify", str(filled)]) == 0
+
+    def test_add_embeddings(self, filled: Path, inputs: Path, capsys: Capture) -> None:
+        capsys.readouterr()
+        files = ["--embeddings", str(inputs / "vectors.npy"), "--labels", str(inputs / "labels.txt")]
+        assert main(["add", str(filled), *files]) == 0
+        assert capsys.readouterr().out == f"{filled}: 4 embeddings added\n"
+        part = Memory.open(filled).parts["pictures"]
+        assert [part.source(12 + i) for i in range(4)] == [f"{inputs / 'vectors.npy'}[{i}]" for i in range(4)]
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["add", "OWN"], "nothing to add"),
+            (["add", "OWN", "--images", "nowhere"], "nowhere: no such folder"),
+            (["add", "OWN", "--embeddings", "vectors.npy"], "--labels"),
+            (["add", "OWN", "--embeddings", "narrow.npy", "--labels", "labels.txt"], "3 dimensions do not fit"),
+            (["remove", "OWN", "cat", "unicorn"], "no class 'unicorn'; nothing was removed"),
+            (["vectors", "OWN", "nowhere/v.npy"], "nowhere/v.npy"),
+            (["vectors", "nowhere", "v.npy"], "no bundle there"),
+        ],
+        ids=" ".join,
+    )
+    def test_refusals_change_nothing(
+        self,
+        filled: Path,
+        inputs: Path,
+        capsys: Capture,
+        monkeypatch: pytest.MonkeyPatch,
+        argv: list[str],
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(inputs)
+        np.save(inputs / "narrow.npy", np.ones((4, 3)))
+        capsys.readouterr()
+        before = tree(filled)
+        assert message in fails(capsys, *[str(filled) if word == "OWN" else word for word in argv])
+        after = tree(filled)
+        assert {name: after[name] for name in before if name != "memory.lock"} == {
+            name: content for name, content in before.items() if name != "memory.lock"
+        }
+
+    @pytest.mark.parametrize("name", ["out.npy", "out.parquet", "out.index", "out"])
+    def test_vectors_out_and_in_again(
+        self, filled: Path, tmp_path: Path, capsys: Capture, name: str, names_bundle: Path
+    ) -> None:
+        assert main(["remove", str(filled), "rocket"]) == 0
+        memory = Memory.open(filled)
+        memory.add(np.eye(32, dtype=np.float32)[:2], ["coffee", "unicorn"])
+        memory.close()
+        capsys.readouterr()
+        assert main(["vectors", str(filled), str(tmp_path / name)]) == 0
+        assert "11 vectors of 32 dimensions" in capsys.readouterr().out
+        labels = tmp_path / f"{name}.labels.txt"
+        options = ["--labels", str(labels)] if labels.exists() else []
+        copy = tmp_path / "copy"
+        argv = ["memory", str(names_bundle), "--embeddings", str(tmp_path / name), *options, "--out", str(copy)]
+        assert main([*argv, "--dim", "none"]) == 0
+        again = Memory.open(copy)
+        assert again.labels == ["cat", "coffee", "grass", "unicorn"]
+        part, own = again.parts["pictures"], memory.parts["pictures"]
+        kept = own.vectors[own.labels >= 0]
+        np.testing.assert_allclose(part.vectors[:9], kept, atol=1e-3)
+        np.testing.assert_allclose(part.vectors[9:], np.eye(32)[:2], atol=1e-3)
+        assert [again.labels[i] for i in part.labels[9:]] == ["coffee", "unicorn"]
+
+    def test_texts_out(self, filled: Path, tmp_path: Path, capsys: Capture) -> None:
+        assert main(["vectors", str(filled), str(tmp_path / "t.npy"), "--part", "texts"]) == 0
+        assert np.load(tmp_path / "t.npy").shape == (4, 32)
+        assert (tmp_path / "t.npy.labels.txt").read_text() == "cat\ncoffee\ngrass\nrocket\n"
 
 
 class TestInspectAndVerify:
@@ -243,11 +376,21 @@ class TestOtherCommands:
     @pytest.mark.parametrize(
         ("argv", "words"),
         [
-            ([], ["starter", "clip", "memory", "inspect", "verify"]),
+            ([], ["starter", "clip", "memory", "add", "remove", "compact", "vectors", "inspect", "verify"]),
             (["clip"], ["--model", "--pretrained", "--hf", "--precision", "ViT-B-32"]),
             (
                 ["memory"],
-                ["--images", "--classes", "--descriptions", "--embeddings", "--dim", "--rank", "--out", "1/9"],
+                [
+                    "--images",
+                    "--classes",
+                    "--descriptions",
+                    "--embeddings",
+                    "--dim",
+                    "--rank",
+                    "--out",
+                    "1/9",
+                    "recall=99.5",
+                ],
             ),
             (["starter"], ["--precision", "ImageNet"]),
             (["inspect"], ["BUNDLE"]),

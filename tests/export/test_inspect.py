@@ -38,7 +38,16 @@ class TestDescribe:
             assert f"\n{name}  " in text
             for file in component.files:
                 assert f"  {file} " in text
-        facts = ("precision: fp32", "dim: 32", "parity", "classes: 4", "rank: wca", "entries 12", "index_dim 8", "kB")
+        facts = (
+            "precision: fp32",
+            "dim: 32",
+            "parity",
+            "classes: 4",
+            "rank: wca",
+            "pictures: 12 entries",
+            "to 8 dimensions",
+            "kB",
+        )
         for fact in facts:
             assert fact in text
 

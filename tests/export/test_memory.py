@@ -1,19 +1,17 @@
 """Memories from every source, and an old memory that stays when the new one fails."""
 
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from rar.export.fit import IndexOptions
+from rar.export.interchange import Embeddings
 from rar.export.labelled import LabelledImage, read_images
-from rar.export.memory import MemorySource, build_memory, parse_dim, read_embeddings
+from rar.export.memory import MemorySource, build_memory
 from rar.runtime import Bundle, BundleError, InputError, Memory, Recognizer
 from rar.runtime.clip import Clip
 from rar.runtime.images import load_image
@@ -55,11 +53,10 @@ class TestSources:
 
     def test_more_pictures_than_one_batch(self, own: Path, images: list[LabelledImage]) -> None:
         many = [image for image in images for _ in range(6)]
-        memory = build(own, images=many)
-        few = build(own, images=images)
-        vectors = memory.parts["pictures"].vectors
+        vectors = build(own, images=many).parts["pictures"].vectors
+        few = build(own, images=images).parts["pictures"].vectors
         assert len(vectors) == 72
-        np.testing.assert_allclose(vectors[::6], few.parts["pictures"].vectors, atol=1e-3)
+        np.testing.assert_allclose(vectors[::6], few, atol=1e-3)
 
     def test_names(self, own: Path) -> None:
         memory = build(own, classes=["rocket", "cat", "hot dog"])
@@ -101,7 +98,7 @@ class TestSources:
 
     def test_embeddings(self, own: Path) -> None:
         raw = np.random.default_rng(0).normal(size=(5, DIM)) * 7
-        memory = build(own, embeddings=raw, embedding_labels=["b", "a", "b", "a", "c"])
+        memory = build(own, embeddings=Embeddings.of(raw, ["b", "a", "b", "a", "c"]))
         assert memory.labels == ["a", "b", "c"]
         assert memory.parts["pictures"].labels.tolist() == [1, 0, 1, 0, 2]
         expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
@@ -110,7 +107,7 @@ class TestSources:
 
     def test_embeddings_with_names(self, own: Path) -> None:
         raw = np.random.default_rng(0).normal(size=(2, DIM))
-        memory = build(own, embeddings=raw, embedding_labels=["b", "a"], classes=["a", "b", "c"])
+        memory = build(own, embeddings=Embeddings.of(raw, ["b", "a"]), classes=["a", "b", "c"])
         assert (memory.labels, memory.classes) == (["a", "b", "c"], 3)
 
     @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
@@ -133,128 +130,57 @@ class TestSources:
         assert [result.label for result in results] == [image.label for image in images]
 
 
-class TestDim:
-    @pytest.mark.parametrize(
-        ("text", "full", "expected"),
-        [
-            ("64", 512, 64),
-            ("1", 512, 1),
-            ("512", 512, 512),
-            ("1/9", 512, 57),
-            ("1/2", 512, 256),
-            ("0.25", 512, 128),
-            ("none", 512, None),
-            ("8/8", 512, 1),
-            ("16/2", 512, 8),
-        ],
-    )
-    def test_forms(self, text: str, full: int, expected: int | None) -> None:
-        assert parse_dim(text, full) == expected
-
-    @pytest.mark.parametrize("text", ["", "x", "1/0", "nan", "inf", "None", "1/9/2", "64px", "1,5"])
-    def test_what_is_no_number(self, text: str) -> None:
-        with pytest.raises(InputError, match="is no number, share such as 1/9, or none"):
-            parse_dim(text, 512)
-
-    @pytest.mark.parametrize("text", ["0", "-1", "513", "0/9", "-1/9", "3/2", "1/2000", "1e9"])
-    def test_out_of_range(self, text: str) -> None:
-        with pytest.raises(InputError, match="512 dimensions; choose 1 to 512"):
-            parse_dim(text, 512)
-
-    @given(st.integers(1, 2000), st.integers(1, 2000))
-    def test_any_share_is_in_range_or_refused(self, part: int, full: int) -> None:
-        try:
-            dim = parse_dim(f"{part}/1000", full)
-        except InputError:
-            return
-        assert dim is not None
-        assert 1 <= dim <= full
-
+class TestIndex:
     @pytest.mark.parametrize(("dim", "pictures", "texts"), [("none", 32, 33), ("1/4", 8, 4), ("5", 5, 4)])
-    def test_of_the_index(self, own: Path, images: list[LabelledImage], dim: str, pictures: int, texts: int) -> None:
+    def test_dimensions(self, own: Path, images: list[LabelledImage], dim: str, pictures: int, texts: int) -> None:
         """Four names span three dimensions at most; the index across modalities has one more."""
         memory = build(own, dim, images=images)
         assert memory.parts["pictures"].reduction.dim == pictures
         assert memory.parts["texts"].reduction.dim == texts
+        info = Bundle.open(own).component("memory").info
+        assert info["pictures"]["asked"] == info["texts"]["asked"] == dim
+        assert info["pictures"]["reducer"] == ("none" if dim == "none" else "pca")
 
     def test_the_default_serves_a_small_encoder(self, own: Path) -> None:
         build_memory(Bundle.open(own), MemorySource(classes=["a", "b"]), provider="cpu")
+        assert Memory.open(own).parts["texts"].reduction.components is None
 
+    def test_what_else_is_asked(self, own: Path) -> None:
+        raw = np.random.default_rng(0).normal(size=(700, DIM))
+        source = MemorySource(embeddings=Embeddings.of(raw, ["a", "b"] * 350))
+        options = IndexOptions("random", "i8", shards=3, seed=7)
+        info = build_memory(Bundle.open(own), source, "1/2", provider="cpu", index=options, pool=2)
+        assert info["pool"] == 2
+        told = {key: info["pictures"][key] for key in ("reducer", "index_dtype", "shards", "index_dim", "entries")}
+        assert told == {"reducer": "random", "index_dtype": "i8", "shards": 3, "index_dim": 16, "entries": 700}
+        assert info["texts"]["shards"] == 1
+        part = Memory.open(own).parts["pictures"]
+        assert [graph.dtype for graph in part.graphs] == ["i8"] * 3
+        assert part.reduction.scale != 1
 
-def npy(array: npt.NDArray[Any], *, pickled: bool = False) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=pickled)
-    return buffer.getvalue()
+    def test_a_recall(self, own: Path) -> None:
+        from rar.benchmarks.synthetic import Mixture
 
+        vectors = np.concatenate([block for block, _ in Mixture(dim=DIM, intrinsic=12, clusters=30).entries(3000)])
+        source = MemorySource(embeddings=Embeddings.of(vectors, ["a", "b", "c"] * 1000))
+        info = build_memory(Bundle.open(own), source, "recall=99", provider="cpu")["pictures"]
+        assert info["asked"] == "recall=99"
+        assert 1 < info["index_dim"] < DIM
+        assert info["recall"] >= 0.98
 
-class TestEmbeddingFiles:
-    def write(self, tmp_path: Path, content: bytes, labels: str | bytes) -> tuple[Path, Path]:
-        (tmp_path / "v.npy").write_bytes(content)
-        (tmp_path / "l.txt").write_bytes(labels if isinstance(labels, bytes) else labels.encode())
-        return tmp_path / "v.npy", tmp_path / "l.txt"
+    def test_tags(self, own: Path, images: list[LabelledImage]) -> None:
+        assert not build(own, images=images).tags
+        tags = {"drink": ["coffee"], "alive": ["cat", "grass"]}
+        memory = build(own, images=images, tags=tags)
+        assert memory.tags == tags
+        found = memory.search(memory.parts["pictures"].vectors[:3].astype(np.float32), 2, tags=["alive"])
+        assert [{candidate.label for candidate in row} for row in found] == [{"cat", "grass"}] * 3
 
-    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    @pytest.mark.parametrize("labels", ["a\n b \na", "a\r\nb\r\na\r\n", "\ufeffa\nb\na\n"])
-    def test_read(self, tmp_path: Path, dtype: type, labels: str) -> None:
-        source = read_embeddings(*self.write(tmp_path, npy(np.ones((3, 4), dtype)), labels))
-        assert source.embeddings is not None
-        assert source.embeddings.shape == (3, 4)
-        assert list(source.embedding_labels) == ["a", "b", "a"]
-
-    @pytest.mark.parametrize("content", [b"", b"garbage", npy(np.ones((3, 4)))[:150], b"PK\x03\x04garbage"])
-    def test_no_npy(self, tmp_path: Path, content: bytes) -> None:
-        with pytest.raises(InputError, match=r"v\.npy"):
-            read_embeddings(*self.write(tmp_path, content, "a\nb\nc"))
-
-    def test_an_npz(self, tmp_path: Path) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, a=np.ones((3, 4)))
-        with pytest.raises(InputError, match=r"v\.npy"):
-            read_embeddings(*self.write(tmp_path, buffer.getvalue(), "a\nb\nc"))
-
-    @pytest.mark.parametrize("array", [np.ones((3, 4), np.int32), np.array(["a"]), np.ones((3, 4), complex)])
-    def test_other_numbers(self, tmp_path: Path, array: npt.NDArray[Any]) -> None:
-        with pytest.raises(InputError, match="floating-point"):
-            read_embeddings(*self.write(tmp_path, npy(array), "a\nb\nc"))
-
-    def test_a_pickle_is_never_loaded(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"v\.npy"):
-            read_embeddings(*self.write(tmp_path, npy(np.array([{}]), pickled=True), "a"))
-
-    def test_labels(self, tmp_path: Path) -> None:
-        content = npy(np.ones((3, 4)))
-        wrong: list[tuple[str | bytes, str]] = [("a\n\nb", "line 2.*blank"), ("", "blank"), (b"\xff", "cannot be read")]
-        for labels, message in wrong:
-            with pytest.raises(InputError, match=message):
-                read_embeddings(*self.write(tmp_path, content, labels))
-        for missing in (0, 1):
-            files = list(self.write(tmp_path, content, "a\nb\nc"))
-            files[missing] = tmp_path / "nowhere"
-            with pytest.raises(InputError, match="nowhere"):
-                read_embeddings(*files)
-
-    @pytest.mark.parametrize("shape", [(2, DIM), (4, DIM), (3, DIM + 1), (3, 1, DIM), (3 * DIM,), (0, DIM)], ids=str)
-    def test_a_shape_that_does_not_fit(self, own: Path, shape: tuple[int, ...]) -> None:
-        with pytest.raises(InputError, match="do not fit 3 labels and the encoder's 32 dimensions"):
-            build(own, embeddings=np.ones(shape), embedding_labels=["a", "b", "c"])
-
-    @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
-    @pytest.mark.filterwarnings("ignore")
-    def test_rows_that_are_none(self, own: Path, value: float) -> None:
-        embeddings = np.ones((3, DIM))
-        embeddings[1] = value
-        with pytest.raises(InputError, match="embedding 1 is zero, NaN or infinite"):
-            build(own, embeddings=embeddings, embedding_labels=["a", "b", "c"])
-
-    @pytest.mark.filterwarnings("ignore:overflow")
-    @pytest.mark.parametrize(("dtype", "value"), [(np.float32, 3e38), (np.float64, 1e300), (np.float64, 1e-200)])
-    def test_extreme_lengths_are_scaled(self, own: Path, dtype: type, value: float) -> None:
-        raw = np.random.default_rng(0).choice([-1.0, 1.0], (3, DIM)).astype(dtype) * dtype(value)
-        try:
-            memory = build(own, embeddings=raw, embedding_labels=["a", "b", "c"])
-        except InputError:
-            return
-        np.testing.assert_allclose(np.abs(memory.parts["pictures"].vectors), DIM**-0.5, atol=1e-3)
+    def test_entries_know_where_they_came_from(self, own: Path, images: list[LabelledImage]) -> None:
+        memory = build(own, images=images, descriptions={"grass": ["green blades"]})
+        pictures, texts = memory.parts["pictures"], memory.parts["texts"]
+        assert [pictures.source(i) for i in range(len(pictures))] == [str(image.path) for image in images]
+        assert [texts.source(i) for i in range(len(texts))] == ["grass", "green blades", "cat", "coffee", "rocket"]
 
 
 class TestRefusals:
@@ -287,7 +213,9 @@ class TestRefusals:
             ({"classes": ["a"], "text_weight": 0.5}, "text weight"),
             ({"classes": ["a"], "text_weight": 1.5}, "text weight"),
             ({"classes": ["a"], "text_weight": float("nan")}, "text weight"),
+            ({"classes": ["a"], "tags": {"x": ["a", "b"]}}, "the tag 'x' names 'b', which is none of"),
             ({"classes": ["a"], "dim": "33"}, "32 dimensions"),
+            ({"classes": ["a"], "dim": "recall=101"}, "at most 100 percent"),
             ({"classes": ["a"], "dim": "x"}, "no number"),
         ],
         ids=str,

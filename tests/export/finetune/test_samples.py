@@ -68,7 +68,7 @@ def test_the_seed_draws_the_halves(clip: Clip, pictures: list[LabelledImage]) ->
 
 
 def test_classes_of_one_picture_are_searched_by_their_names(clip: Clip, pictures: list[LabelledImage]) -> None:
-    from rar.export.memory import embed_images
+    from rar.export.embedding import embed_images
 
     few = pictures[::3]
     samples = build_samples(clip, [few], k=4, neighbours=4, seed=0)
