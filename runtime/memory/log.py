@@ -62,7 +62,15 @@ def read(path: Path, fingerprint: str) -> Tail | None:
     """
     content, inode = _content(path, 0)
     crc = None if content is None else _check_head(path, content[:_HEAD], fingerprint)
-    return None if content is None or crc is None else _records(path, content, Position(inode, _HEAD, crc), _HEAD)
+    if content is None or crc is None:
+        return None
+    tail = _records(content[_HEAD:], Position(inode, _HEAD, crc))
+    if _altered(content, tail.position.offset):
+        raise BundleError(
+            f"{path}: altered: a change in it cannot be read, but later ones can. Copy the bundle again, or delete "
+            "this file to go back to the memory without its changes"
+        )
+    return tail
 
 
 def read_on(path: Path, since: Position) -> Tail | None:
@@ -72,17 +80,17 @@ def read_on(path: Path, since: Position) -> Tail | None:
         None where that is not known: the log was replaced or cut, or does not go on in one piece.
 
     Raises:
-        BundleError: The log is damaged, or cannot be read.
+        BundleError: The log cannot be read.
     """
     content, inode = _content(path, since.offset)
     if content is None or inode != since.inode:
         return None
-    tail = _records(path, content, since, 0)
+    tail = _records(content, since)
     return None if tail.rest else tail
 
 
 def _content(path: Path, start: int) -> tuple[bytes | None, int]:
-    """A file's bytes from `start`, None if it has none there; and its inode."""
+    """A file's bytes from `start`, None if it is shorter or not there; and its inode."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -96,25 +104,20 @@ def _content(path: Path, start: int) -> tuple[bytes | None, int]:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _records(path: Path, content: bytes, since: Position, at: int) -> Tail:
-    """The records from `at` on, which is where `since` points to in the file."""
-    contents, first, crc = [], at, since.crc
+def _records(content: bytes, since: Position) -> Tail:
+    """The records that the bytes behind a position begin with."""
+    contents, at, crc = [], 0, since.crc
     while (record := _record(content, at)) is not None and record[0] == crc:
         _, crc, body = record
         contents.append(body)
         at += _RECORD.size + len(body)
-    if _altered(content, at):
-        raise BundleError(
-            f"{path}: altered: a change in it cannot be read, but later ones can. Copy the bundle again, or delete "
-            "this file to go back to the memory without its changes"
-        )
-    return Tail(contents, Position(since.inode, since.offset + at - first, crc), len(content) - at)
+    return Tail(contents, Position(since.inode, since.offset + at, crc), len(content) - at)
 
 
 def _check_head(path: Path, head: bytes, fingerprint: str) -> int | None:
     """The head's CRC32; None if it belongs to another memory."""
     own, crc = head[:-4], int.from_bytes(head[-4:], "little")
-    if head.startswith(_MAGIC) and not head.startswith(_MAGIC + _VERSION):
+    if len(head) == _HEAD and head.startswith(_MAGIC) and not head.startswith(_MAGIC + _VERSION):
         raise BundleError(f"{path}: of a newer format; upgrade rar-runtime on this device")
     if len(head) < _HEAD or not own.startswith(_MAGIC) or zlib.crc32(own) != crc:
         raise BundleError(
@@ -137,10 +140,11 @@ def _record(content: bytes, at: int) -> tuple[int, int, bytes] | None:
 
 
 def _altered(content: bytes, at: int) -> bool:
-    """Whether a good record lies behind the first bad one: a crash leaves nothing there."""
-    while (at := content.find(_MARK, at + 1)) >= 0:
+    """Whether a record that checks lies behind the last that was taken: a crash leaves none there."""
+    while (at := content.find(_MARK, at)) >= 0:
         if _record(content, at) is not None:
             return True
+        at += 1
     return False
 
 
