@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -106,7 +107,7 @@ def to_json(path: Path, result: Result, provider: str) -> str:
         record.update(
             label=result.label,
             score=result.score,
-            candidates=[vars(candidate) for candidate in result.candidates],
+            candidates=[asdict(candidate) for candidate in result.candidates],
             retrieved=[candidate.label for candidate in result.retrieved],
             ranked_by=result.ranked_by,
             skipped=result.skipped,
