@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,9 +28,11 @@ from rar.export.graph import Precision
 from rar.export.labelled import few_shot, read_images
 from rar.export.memory import MemorySource, build_memory
 from rar.runtime.bundle import Bundle
+from rar.runtime.errors import RarError
 from rar.runtime.recognizer import Recognizer
 
 from . import report
+from .power import Meter, Power, find_meter
 from .process import in_a_process
 
 # Runs one batch of pictures and returns the seconds each stage took, and their total.
@@ -75,16 +78,21 @@ def run(args: argparse.Namespace) -> int:
         openers: dict[str, Callable[[], Stack]] = {"plain": partial(_open_plain, args.model, vectors, args.threads)}
         openers |= {name: partial(_open_ours, out, args.threads) for name, out in bundles.items()}
         times: dict[tuple[int, str], list[dict[str, float]]] = {}
+        meter, measured = _meter()
+        powers = {key: Power(meter) for key in product(args.batch, openers)} if meter is not None else {}
         for block, (name, opener) in product(range(_BLOCKS), openers.items()):
             with in_a_process(opener) as stack:
                 for batch in args.batch:
                     stack(paths[:batch])  # warm-up
-                    for turn in range(args.rounds):
-                        first = (block * args.rounds + turn) * batch
-                        chosen = [paths[(first + i) % len(paths)] for i in range(batch)]
-                        times.setdefault((batch, name), []).append(stack(chosen))
+                    with powers.get((batch, name), nullcontext()):
+                        for turn in range(args.rounds):
+                            first = (block * args.rounds + turn) * batch
+                            chosen = [paths[(first + i) % len(paths)] for i in range(batch)]
+                            times.setdefault((batch, name), []).append(stack(chosen))
         for batch, name in product(args.batch, openers):
             rows.append(_row(batch, name, times[batch, name], times[batch, "plain"]))
+            if (batch, name) in powers:
+                rows[-1]["power"] = powers[batch, name].result(batch * len(times[batch, name]))
     for row in rows:
         stages = "  ".join(f"{stage} {row['stages_ms'][stage]['median']:.2f}" for stage in _STAGES)
         print(
@@ -95,10 +103,20 @@ def run(args: argparse.Namespace) -> int:
         "environment": report.environment(args.threads),
         "model": model.source,
         "memory_entries": len(images),
+        "power": measured,
         "results": rows,
     }
     report.write(result, args.out)
     return 0
+
+
+def _meter() -> tuple[Meter | None, str]:
+    """What measures power here, if anything does, and what the report says of it."""
+    try:
+        meter = find_meter()
+    except RarError as error:
+        return None, str(error)
+    return meter, meter.name
 
 
 def _open_plain(model: str, vectors: Path, threads: int | None) -> Stack:
