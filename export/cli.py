@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rar.runtime.cli import guard
 from rar.runtime.errors import ExportError, InputError
+from rar.runtime.session import ORDER
 
 from .engine.cli import add_engine
 from .finetune.options import FinetuneOptions
@@ -196,10 +197,10 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = commands.add_parser(
         "tune",
-        help="fits ranker, fusion and gate on held-out pictures, and stores them",
-        description="Runs every ranker of a bundle on held-out pictures, fits how much the retrieval's similarity "
-        "counts beside its scores and from which margin on it may be left out, and makes the best the bundle's "
-        "default where it gains. Works where PyTorch is not installed.",
+        help="fits the texts' weight, ranker, fusion and gate on held-out pictures, and stores them",
+        description="Fits how much texts count beside pictures in the retrieval, runs every ranker of a bundle on "
+        "held-out pictures, fits how much the similarity counts beside its scores and from which margin on it may be "
+        "left out, and makes the best the bundle's default where it gains. Works where PyTorch is not installed.",
     )
     tune.add_argument("bundle", metavar="BUNDLE")
     tune.add_argument("--val", metavar="SRC", required=True, help=f"pictures that are not in the memory: {_SOURCE}")
@@ -211,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="POINTS",
         help="points of top-1 that the gate may cost (default: %(default)s)",
     )
+    tune.add_argument("--keep-weight", action="store_true", help="leave the texts' weight as it was set by hand")
     _add_device(tune)
     tune.set_defaults(run=_tune)
 
@@ -283,7 +285,7 @@ def _add_embeddings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    parser.add_argument("--provider", default="auto", choices=["auto", *ORDER])
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
 
 
@@ -432,12 +434,17 @@ def _tune(args: argparse.Namespace) -> None:
     from .tune import ranker_name, tune
 
     images = labelled.read_images(args.val)
-    chosen = tune(args.bundle, images, args.k, args.loss, args.provider, args.threads)
+    chosen = tune(args.bundle, images, args.k, args.loss, args.provider, args.threads, weigh=not args.keep_weight)
     measured = chosen["measured"]
     print(
         f"{measured['pictures']} pictures, k={measured['k']}: retrieval {measured['retrieval']:.1f}, "
         f"true class among the candidates {measured['in_k']:.1f}"
     )
+    if (weighing := measured.get("weighing")) is not None and weighing["top1"] > weighing["before"]:
+        print(
+            f"text weight {weighing['text_weight']:g}, {'' if weighing['centred'] else 'not '}centred: "
+            f"{weighing['before']:.1f} before"
+        )
     for row in measured["rankers"]:
         print(
             f"{ranker_name(row):<24} alone {row['top1']:5.1f}   fused {row['fused_top1']:5.1f} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import stat
 import sys
@@ -18,6 +19,7 @@ from .images import find_images
 from .mllm.prompt import Mode
 from .mllm.ranker import MllmOptions
 from .recognizer import GATES, RANKS, Recognizer, Result
+from .session import ORDER
 from .wca import WcaOptions
 
 
@@ -64,7 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--deadline-ms", type=float, metavar="MS", help="keep the retrieval's order rather than be later"
     )
-    parser.add_argument("--provider", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    parser.add_argument(
+        "--provider",
+        default="auto",
+        choices=["auto", *ORDER],
+        help="what runs the models (default: the best there is)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="say what runs the models, and why nothing faster does")
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     parser.add_argument("--crops", type=int, metavar="N", help="WCA's crops a picture (default: 60)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
@@ -72,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.verbose:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logging.getLogger("rar").setLevel(logging.INFO)
     paths = list(_expand(args.images))
     wca = WcaOptions() if args.crops is None else WcaOptions(crops=args.crops)
     mllm = None if args.mode is None else MllmOptions(args.mode)
