@@ -1,7 +1,8 @@
 """Fits, on held-out pictures, what a bundle's memory and rankers cannot know by themselves, and stores it.
 
-Which ranker orders best, by how much its scores and the retrieval's similarity count (`fusion`), and from which
-margin on, of the similarities or of a probe, the ranker may be left out (`gate`). Needs no PyTorch.
+How much pictures and texts count in the retrieval, which ranker orders best, by how much its scores and the
+retrieval's similarity count (`fusion`), and from which margin on, of the similarities or of a probe, the ranker may be
+left out (`gate`). Needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from rar.runtime import bundle as bundles
 from rar.runtime.errors import ImageError, InputError
 from rar.runtime.images import Pixels, load_image
+from rar.runtime.memory import Candidate, Memory
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.probe import sureness
@@ -30,6 +32,7 @@ from rar.runtime.wca import Wca
 
 from .labelled import LabelledImage
 from .probe import fit_probe
+from .weigh import fit_weighing
 
 Floats = npt.NDArray[np.float32]
 
@@ -78,8 +81,10 @@ def tune(
     loss: float = 0.3,
     provider: str = "auto",
     threads: int | None = None,
+    *,
+    weigh: bool = True,
 ) -> dict[str, Any]:
-    """Fits ranker, fusion and gate on held-out pictures and writes them into the bundle's manifest.
+    """Fits weight of the texts, ranker, fusion and gate on held-out pictures and writes them into the manifest.
 
     Args:
         path: The bundle; must hold a memory, and an MLLM or texts, or there is nothing to tune.
@@ -88,6 +93,7 @@ def tune(
         loss: Percentage points of top-1 that the gate may cost on these pictures.
         provider: Device.
         threads: Threads of each session.
+        weigh: Whether the texts' weight may change; else it stays as it was set by hand.
 
     Returns:
         What was stored: the best ranker's `rank`, `mode`, `debias`, `fusion`, `gate` and `gate_by`; under `measured`
@@ -110,6 +116,12 @@ def tune(
     k = min(k, recognizer.memory.classes)
     queries = retrieve(recognizer, images, k)
     truth = [image.label for image in images]
+    embeddings = np.stack([query.embedding for query in queries.undecoded])
+    weighing = fit_weighing(path, embeddings, truth, threads=threads) if weigh else None
+    if weighing is not None:
+        weighed = Memory.open(path, weighing.text_weight, centred=weighing.centred, threads=threads)
+        k = min(k, weighed.classes)
+        queries = queries.with_candidates(weighed.search(embeddings, k))
     rows: list[dict[str, Any]] = []
     judged: list[Judged] = []
     for settings, ranker in rankers(recognizer, path, threads):
@@ -152,13 +164,16 @@ def tune(
         "rankers": rows,
         "gates": gates,
     }
+    if weighing is not None:
+        measured["weighing"] = vars(weighing)
     stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
     stored |= {"gate": gate["margin"], "gate_by": gate_by, "measured": measured}
     # Where nothing gains, the weight keeps the ranker from harm even when it is asked for.
     rank: Rank = stored["rank"] if gains(judged[best], rows[best]["fusion"]) else "none"
     if probe is not None and gate_by == "probe":
         probe.save(path, bundles.Bundle.open(path).component("clip").fingerprint)
-    bundles.annotate(path, "memory", rank=rank, tune=stored)
+    fitted = {} if weighing is None else {"text_weight": weighing.text_weight, "centred": weighing.centred}
+    bundles.annotate(path, "memory", rank=rank, tune=stored, **fitted)
     return stored | {"default": rank}
 
 
@@ -249,6 +264,11 @@ class Retrieved(Sequence[Query]):
     def __init__(self, images: Sequence[LabelledImage], undecoded: Sequence[Query]) -> None:
         self.undecoded = undecoded
         self._images = images
+
+    def with_candidates(self, found: Sequence[Sequence[Candidate]]) -> Retrieved:
+        """The same pictures with other candidates."""
+        pairs = zip(self.undecoded, found, strict=True)
+        return Retrieved(self._images, [replace(query, candidates=candidates) for query, candidates in pairs])
 
     def __len__(self) -> int:
         return len(self.undecoded)

@@ -185,7 +185,7 @@ class TestTune:
         answers = Recognizer.open(own, "cpu", mllm=options).recognize(paths, k=3, rank="mllm")
         # The truth is what one of the rankers says, so there is something to gain.
         truth = [LabelledImage(path, str(answer.label)) for path, answer in zip(paths, answers, strict=True)]
-        stored = tune(own, truth, k=3, loss=10, provider="cpu", threads=1)
+        stored = tune(own, truth, k=3, loss=10, provider="cpu", threads=1, weigh=False)
         measured = stored["measured"]
         assert measured["retrieval"] < 100
         assert {row.get("mode") for row in measured["rankers"]} == {None, "likelihood", "choice", "generate"}
