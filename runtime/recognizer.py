@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +69,14 @@ class Result:
 
 
 @dataclass(frozen=True)
+class _Within:
+    """The classes that a search may find; None for all."""
+
+    labels: Collection[str] | None = None
+    tags: Collection[str] | None = None
+
+
+@dataclass(frozen=True)
 class _Plan:
     """How the pictures of one call are answered; the margin and the deadline (in seconds) may be infinite.
 
@@ -76,6 +84,7 @@ class _Plan:
     """
 
     k: int
+    within: _Within
     rank: Rank
     ranker: Ranker | None
     fusion: float
@@ -208,6 +217,8 @@ class Recognizer:
         *,
         gate: Gate = "off",
         deadline_ms: float | None = None,
+        labels: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
     ) -> list[Result]:
         """Recognises pictures.
 
@@ -220,6 +231,8 @@ class Recognizer:
                 fitted; `off` ranks all.
             deadline_ms: Milliseconds from when a batch is picked up. Pictures whose ranking would come later, going
                 by how long it has taken so far, keep the retrieval's order; the least sure are ranked first.
+            labels: The only classes that are looked for; None for all.
+            tags: Only classes that have one of these are looked for; None for all.
 
         Returns:
             One result a picture, in order; a picture that cannot be read has its `error` set. Each says who ranked
@@ -230,7 +243,7 @@ class Recognizer:
         """
         single = isinstance(images, (str, os.PathLike, bytes, np.ndarray)) or hasattr(images, "getexif")
         source: Iterable[Source] = [images] if single else images  # type: ignore[assignment, list-item]
-        return list(self.stream(source, k, rank, gate=gate, deadline_ms=deadline_ms))
+        return list(self.stream(source, k, rank, gate=gate, deadline_ms=deadline_ms, labels=labels, tags=tags))
 
     def stream(
         self,
@@ -241,11 +254,14 @@ class Recognizer:
         *,
         gate: Gate = "off",
         deadline_ms: float | None = None,
+        labels: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
     ) -> Iterator[Result]:
         """Recognises pictures as they come, in bounded memory.
 
         While one batch is embedded, searched and ranked, the next is decoded and prepared; no more than two
-        batches are held.
+        batches are held. The memory may be changed meanwhile: each batch is answered from it as it is then, with fewer
+        candidates where fewer classes are left.
 
         Args:
             source: Pictures, as for `recognize`; may be endless.
@@ -254,6 +270,8 @@ class Recognizer:
             batch_size: Pictures embedded at once.
             gate: As for `recognize`.
             deadline_ms: As for `recognize`.
+            labels: As for `recognize`.
+            tags: As for `recognize`.
 
         Yields:
             One result a picture, in order.
@@ -263,7 +281,8 @@ class Recognizer:
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
-        plan = self._plan(k, self.default_rank if rank is None else rank, gate, deadline_ms)
+        within = _Within(labels, tags)
+        plan = self._plan(k, within, self.default_rank if rank is None else rank, gate, deadline_ms)
         batches = self._batches(iter(source), batch_size)
         return (result for batch in batches for result in self._answer(batch, plan))
 
@@ -283,12 +302,12 @@ class Recognizer:
         """
         self.memory.check_k(k)
         for batch in self._batches(iter(source), batch_size):
-            found = iter(self._retrieve(batch, k))
+            found = iter(self._retrieve(batch, k, _Within()))
             for pixels in batch.pixels:
                 yield pixels if isinstance(pixels, ImageError) else next(found)
 
-    def _plan(self, k: int, rank: Rank, gate: Gate, deadline_ms: float | None) -> _Plan:
-        self.memory.check_k(k)
+    def _plan(self, k: int, within: _Within, rank: Rank, gate: Gate, deadline_ms: float | None) -> _Plan:
+        self.memory.check_k(k, within.labels, within.tags)
         if gate not in GATES:
             raise InputError(f"gate {gate!r} is unknown; choose {', '.join(GATES)}")
         if deadline_ms is not None and not deadline_ms > 0:
@@ -305,7 +324,7 @@ class Recognizer:
             margin = tuning.gate
             probe = self.probe if tuning.gate_by == "probe" else None
         deadline = math.inf if deadline_ms is None else deadline_ms / 1e3
-        return _Plan(k, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
+        return _Plan(k, within, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
 
     def _batches(self, source: Iterator[Source], batch_size: int) -> Iterator[_Batch]:
         # One worker of its own: it waits for the decoders, so it must not be one of them.
@@ -332,19 +351,19 @@ class Recognizer:
                 batch.tensor = self.clip.preprocess(batch.good)
         return batch
 
-    def _retrieve(self, batch: _Batch, k: int) -> list[Query]:
+    def _retrieve(self, batch: _Batch, k: int, within: _Within) -> list[Query]:
         good = batch.good
         if not good:
             return []
         with _timed(batch.timings, "embed"):
             embeddings, features = self.clip.encode(batch.tensor)
         with _timed(batch.timings, "search"):
-            found = self.memory.search(embeddings, k)
+            found = self.memory.search(embeddings, k, labels=within.labels, tags=within.tags, fewer=True)
         seen: Iterable[npt.NDArray[np.float32] | None] = [None] * len(good) if features is None else features
         return [Query(*parts) for parts in zip(good, embeddings, found, seen, strict=True)]
 
     def _answer(self, batch: _Batch, plan: _Plan) -> Iterator[Result]:
-        queries = self._retrieve(batch, plan.k)
+        queries = self._retrieve(batch, plan.k, plan.within)
         shared = {stage: 1e3 * seconds / len(queries) for stage, seconds in batch.timings.items() if queries}
         margins = sureness(queries, plan.probe)
         unsure = [i for i, margin in enumerate(margins) if margin < np.float32(plan.margin) or plan.margin == math.inf]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import MANIFEST, Bundle
 from ..errors import InputError
 from ..images import Source
 from .changes import Add, Entries, Relabel, Remove
@@ -31,7 +31,7 @@ from .part import Modality, Part
 from .reduction import Floats
 from .search import Request, search
 from .state import Scope, State
-from .view import View, follow, read
+from .view import LOG, View, follow, read
 from .writer import Writer
 
 # `save` folds the log when so many entries were added: comparing with them then costs what walking the graph does.
@@ -55,6 +55,7 @@ class Memory:
 
     def __init__(self, root: Path, view: View, embed: Embedder | None = None, threads: int | None = None) -> None:
         self._root = root
+        self._files = (str(root / MANIFEST), str(root / LOG))
         self._view = view
         self._embed = embed
         self._threads = threads or os.cpu_count() or 1
@@ -147,6 +148,7 @@ class Memory:
         rescore: int | None = None,
         ef: int | None = None,
         exact: bool | None = None,
+        fewer: bool = False,
     ) -> list[list[Candidate]]:
         """The k classes most similar to each query.
 
@@ -166,6 +168,7 @@ class Memory:
             ef: Width of the graph walk; the stored one if None.
             exact: True compares with every entry at full dimension, False walks the index first; None takes what is
                 faster.
+            fewer: Where there are fewer than k classes to be found, gives all of them instead of an error.
 
         Returns:
             For each query k candidates, one a class, best first.
@@ -178,6 +181,8 @@ class Memory:
         view = self._current()
         queries = _check_queries(queries, view.state.dim)
         scope = view.state.scope(labels, tags)
+        if fewer and k > scope.classes:
+            k = max(1, scope.classes)
         _check_k(k, scope)
         return search(view.state, view.weighing, queries, Request(k, scope, rescore, ef, exact, self._threads))
 
@@ -278,10 +283,10 @@ class Memory:
     def _current(self) -> View:
         """The memory as it is now."""
         view = self._view
-        if view.is_current(self._root):
+        if view.is_current(*self._files):
             return view
         with self._guard:
-            if not self._view.is_current(self._root):
+            if not self._view.is_current(*self._files):
                 self._view = follow(self._root, self._view)
             return self._view
 

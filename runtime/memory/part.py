@@ -95,7 +95,8 @@ class Part:
         settings: How the part is indexed and searched.
         graphs: The index, in shards of adjacent entries.
         added: Entries that came later.
-        counts: int64 [classes], how many entries each class has here.
+        classes: How many the memory has.
+        known: int64 [classes], how many entries each class has here; None where they were not counted yet.
         moves: int32 [classes when built + 1], what became of each class since; None for nothing.
         dropped: Built entries that went without their class.
     """
@@ -107,7 +108,8 @@ class Part:
     settings: PartSettings
     graphs: Sequence[_native.Graph]
     added: Added
-    counts: Ids
+    classes: int
+    known: Ids | None = None
     moves: npt.NDArray[np.int32] | None = None
     dropped: tuple[int, ...] = ()
 
@@ -156,8 +158,7 @@ class Part:
             raise BundleError(f"{bundle.root}: the files of memory/{name} do not belong together; build it again")
         if len(built) and not -1 <= int(built.min()) <= int(built.max()) < classes:
             raise BundleError(f"{bundle.root}: memory/{name} refers to classes that are not there; build it again")
-        counts = np.bincount(built + 1, minlength=classes + 1)[1:]
-        return cls(vectors, built, sources, reduction, settings, graphs, Added.none(vectors.shape[1]), counts)
+        return cls(vectors, built, sources, reduction, settings, graphs, Added.none(vectors.shape[1]), classes)
 
     @classmethod
     def empty(cls, dim: int, classes: int) -> Part:
@@ -165,8 +166,15 @@ class Part:
         vectors = np.empty((0, dim), np.float16)
         built = np.empty(0, np.int32)
         settings = PartSettings(reducer="none", search="exact")
-        counts = np.zeros(classes, np.int64)
-        return cls(vectors, built, Sources.none(), Reduction.none(dim), settings, (), Added.none(dim), counts)
+        return cls(vectors, built, Sources.none(), Reduction.none(dim), settings, (), Added.none(dim), classes)
+
+    @cached_property
+    def counts(self) -> Ids:
+        """int64 [classes], how many entries each class has here."""
+        if self.known is not None:
+            return self.known
+        labels = np.concatenate([self.labels, self.added.labels]) if self.added.count else self.labels
+        return np.bincount(labels + 1, minlength=self.classes + 1)[1:]
 
     @property
     def gone(self) -> int:
@@ -231,8 +239,10 @@ class Part:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         if len(found) == 1 and (exact or not len(self.built)):
             return found[0]
-        ids = np.concatenate([ids for ids, _ in found], axis=1)
-        cosines = np.concatenate([cosines for _, cosines in found], axis=1)
+        ids, cosines = found[0]
+        if len(found) == 2:
+            ids = np.concatenate([ids, found[1][0]], axis=1)
+            cosines = np.concatenate([cosines, found[1][1]], axis=1)
         order = np.argsort(-cosines, axis=1, kind="stable")
         rows = np.arange(len(queries))[:, None]
         return ids[rows, order], cosines[rows, order]
@@ -275,14 +285,14 @@ class Part:
 
     def grown(self, classes: int) -> Part:
         """The part in a memory that has more classes, of which nothing is here yet."""
-        if classes == len(self.counts):
+        if classes == self.classes:
             return self
-        return replace(self, counts=np.pad(self.counts, (0, classes - len(self.counts))))
+        return replace(self, classes=classes, known=np.pad(self.counts, (0, classes - self.classes)))
 
     def appended(self, vectors: npt.NDArray[np.float16], labels: npt.NDArray[np.int32], sources: Sequence[str]) -> Part:
         """The part with more entries; see `Added.appended`."""
-        counts = self.counts + np.bincount(labels, minlength=len(self.counts))
-        return replace(self, added=self.added.appended(vectors, labels, sources), counts=counts)
+        counts = self.counts + np.bincount(labels, minlength=self.classes)
+        return replace(self, added=self.added.appended(vectors, labels, sources), known=counts)
 
     def moved(self, moves: npt.NDArray[np.int32], classes: int) -> Part:
         """The part with its classes numbered anew.
@@ -298,7 +308,8 @@ class Part:
         if earlier is not None:
             earlier = moves[earlier]
         added = replace(self.added, labels=moves[self.added.labels])
-        return replace(self, added=added, counts=counts, moves=moves if earlier is None else earlier)
+        moves = moves if earlier is None else earlier
+        return replace(self, added=added, classes=classes, known=counts, moves=moves)
 
     def without(self, entries: Sequence[int]) -> Part:
         """The part without some entries, whose classes stay."""
@@ -308,7 +319,7 @@ class Part:
         labels = self.added.labels.copy()
         labels[[entry - built for entry in entries if entry >= built]] = -1
         dropped = (*self.dropped, *(entry for entry in entries if entry < built))
-        return replace(self, added=replace(self.added, labels=labels), counts=counts, dropped=dropped)
+        return replace(self, added=replace(self.added, labels=labels), known=counts, dropped=dropped)
 
 
 def _open_graph(bundle: Bundle, name: str) -> _native.Graph:

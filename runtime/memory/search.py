@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,8 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
         unfinished = []
         for start in range(0, len(pending), step):
             rows = pending[start : start + step]
-            found = _nearest(state, queries[rows], counts, replace(request, exact=exact))
+            some = queries if len(rows) == len(queries) else queries[rows]
+            found = _nearest(state, some, counts, request, exact)
             for place, row in enumerate(rows.tolist()):
                 own = {name: one.of(place, offsets[name][row] if offsets else 0.0) for name, one in found.items()}
                 best = best_classes(own, request.k, weighing.pool)
@@ -96,7 +97,9 @@ class _Batch:
         return Found(labels.tolist(), cosines.tolist(), entries.tolist(), self.weight, self.counts)
 
 
-def _nearest(state: State, queries: Floats, counts: Mapping[Modality, int], request: Request) -> dict[Modality, _Batch]:
+def _nearest(
+    state: State, queries: Floats, counts: Mapping[Modality, int], request: Request, exact: bool | None
+) -> dict[Modality, _Batch]:
     found = {}
     for name, count in counts.items():
         part = state.parts[name]
@@ -106,7 +109,7 @@ def _nearest(state: State, queries: Floats, counts: Mapping[Modality, int], requ
             ef=request.ef,
             allowed=request.scope.allowed,
             reach=request.scope.reach[name],
-            exact=request.exact,
+            exact=exact,
             threads=request.threads,
         )
         found[name] = _Batch(part.labels_of(entries), cosines, entries, state.weights[name], part.counts)

@@ -61,9 +61,9 @@ class View:
     log: Signature | None
     position: Position | None
 
-    def is_current(self, root: Path) -> bool:
-        """Whether neither manifest nor log has changed: two calls of the system."""
-        return self.log == signature(root / LOG) and self.manifest == signature(root / MANIFEST)
+    def is_current(self, manifest: str, log: str) -> bool:
+        """Whether neither file has changed: two calls of the system."""
+        return self.log == signature(log) and self.manifest == signature(manifest)
 
 
 def signature(path: Path | str) -> Signature | None:
@@ -158,7 +158,7 @@ def _apply(root: Path, state: State, tail: log.Tail) -> State:
 
 def _names(bundle: Bundle) -> list[str]:
     names = bundle.read_json("memory", "labels.json")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    if not isinstance(names, list) or not set(map(type, names)) <= {str} or len(set(names)) < len(names):
         raise BundleError(f"{bundle.root}: memory/labels.json is no list of different names; build the memory again")
     return names
 

@@ -275,7 +275,7 @@ LABELS = np.zeros(400, np.int32)
         ({"labels": np.int64(LABELS)}, "labels is not int32"),
         ({"labels": LABELS[:, None]}, "labels is not int32 of 1 dim"),
         ({"labels": LABELS[:1]}, "has key .* but there are 1 entries"),
-        ({"labels": LABELS + 2, "allowed": np.ones(2, np.uint8)}, "of class 2, but `allowed` tells of 2"),
+        ({"labels": LABELS + 2, "allowed": np.ones(2, np.uint8)}, "is of class 2, which `allowed` does not tell of"),
         ({"allowed": np.ones(2, bool)}, "allowed is not uint8"),
         ({"threads": 0}, "threads is not 1 to"),
         ({"threads": 5000}, "threads is not 1 to"),

@@ -172,7 +172,8 @@ def test_ids_that_do_not_fit_are_refused(ids: npt.NDArray[Any], message: str) ->
     [
         (np.zeros(5, np.int32), None, "not as many labels as vectors"),
         (np.zeros(6, np.int64), None, "labels is not int32"),
-        (np.full(6, 2, np.int32), np.ones(2, np.uint8), "entry 0 is of class 2, but `allowed` tells of 2"),
+        (np.full(6, 2, np.int32), np.ones(2, np.uint8), "entry 0 is of class 2, which `allowed` does not tell of"),
+        (np.zeros(6, np.int32), np.zeros(0, np.uint8), "`allowed` tells of no class"),
         (np.zeros(6, np.int32), np.ones((2, 2), np.uint8), "allowed is not uint8 of 1 dimensions"),
     ],
 )
