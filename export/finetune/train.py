@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from rar.runtime.clip import Clip
 from rar.runtime.errors import ExportError, InputError
-from rar.runtime.files import atomic_file, write_json
+from rar.runtime.files import write_json
 from rar.runtime.mllm.prompt import MODES, Mode, Prompt
 
-from ..labelled import LabelledImage, evenly
+from .. import training
 from ..embedding import embed_images
+from ..labelled import LabelledImage, evenly
 from ..mllm.model import Mllm
 from ..mllm.prompt import prompt_settings, read_prompt
 from . import adapter, checkpoint
@@ -36,7 +37,6 @@ from .samples import Sample, best_of_classes, build_samples, read_samples, write
 
 Floats = npt.NDArray[np.float32]
 
-_WARMUP = 0.1
 _CLIP_NORM = 1.0
 _HELD_OUT = 300
 _SAMPLES, _LOG, _FEATURES, _INPUTS = "samples.jsonl", "log.jsonl", "features.npy", "inputs.json"
@@ -103,19 +103,20 @@ def _finetune(
     trainer = _Trainer(mllm, prompt, options, _pictures(mllm, clip, [*samples, *check], options, folder))
     steps = max(1, math.ceil(len(samples) * options.epochs / options.batch))
     settings = {**asdict(options), "samples": len(samples), "steps": steps, "source": mllm.source}
+    order = training.Order(len(samples), options.batch, options.seed)
     done = checkpoint.load(folder, settings, trainer.parameters, trainer.optimizer)
-    _cut(folder / _LOG, done)
+    training.cut(folder / _LOG, done)
     if not done and isinstance(trainer.pictures, FeaturePictures):
         labels = {sample.path: sample.label for sample in samples}
         aligned = align(mllm, prompt, trainer.pictures.all(list(labels)), list(labels.values()), options.seed)
-        _append(
+        training.append(
             folder / _LOG,
             {"step": 0, "aligned": round(aligned, 4), "held_out": trainer.accuracy(check) if check else None},
         )
     started = perf_counter()
     with tqdm(total=steps, initial=done, desc="fine-tuning", disable=None) as bar:
         for step in range(done, steps):
-            value = trainer.step(step, steps, _batch(samples, step, options))
+            value = trainer.step(step, steps, [samples[place] for place in order(step)])
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             bar.update()
             line: dict[str, Any] = {"step": step + 1, "loss": round(value, 4)}
@@ -124,7 +125,7 @@ def _finetune(
                     line |= {"held_out": trainer.accuracy(check), "retrieval": _first(check), "pictures": len(check)}
                 line["seconds"] = round(perf_counter() - started, 1)
                 checkpoint.save(folder, step + 1, settings, trainer.parameters, trainer.optimizer)
-            _append(folder / _LOG, line)
+            training.append(folder / _LOG, line)
     trainer.train(False)
     adapter.save(folder, mllm, trainer.language, modes, {"options": settings, "parameters": trainer.count})
     checkpoint.remove(folder)
@@ -212,7 +213,7 @@ class _Trainer:
                 "begin anew with lower learning rates"
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * _schedule(number, steps)
+            group["lr"] = group["peak"] * training.schedule(number, steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
@@ -267,24 +268,6 @@ def _pictures(mllm: Mllm, clip: Clip, samples: Sequence[Sample], options: Finetu
     return FeaturePictures(paths, features)
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Linear rise over the first tenth, then half a cosine to 0."""
-    rise = max(1, round(_WARMUP * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def _batch(samples: Sequence[Sample], step: int, options: FinetuneOptions) -> list[Sample]:
-    """The samples of a step: each epoch in an order of its own, so that a resumed run goes on as it would have."""
-    found = []
-    for place in range(step * options.batch, (step + 1) * options.batch):
-        epoch, within = divmod(place, len(samples))
-        found.append((epoch, within))
-    orders = {e: np.random.default_rng([options.seed, 0, e]).permutation(len(samples)) for e, _ in found}
-    return [samples[int(orders[epoch][within])] for epoch, within in found]
-
-
 def _held_out_samples(
     clip: Clip, sources: Sequence[Sequence[LabelledImage]], held_out: Sequence[LabelledImage], k: int
 ) -> list[Sample]:
@@ -304,26 +287,6 @@ def _held_out_samples(
 
 def _first(samples: Sequence[Sample]) -> float:
     return round(sum(sample.candidates[0] == sample.label for sample in samples) / len(samples), 4)
-
-
-def _cut(log: Path, done: int) -> None:
-    """Drops what the log tells of steps that are not kept: they will be done again."""
-    if not done:
-        log.unlink(missing_ok=True)
-    if not log.exists():
-        return
-    kept = []
-    for line in log.read_text(encoding="utf-8").split("\n"):
-        with suppress(ValueError, KeyError, TypeError):  # the last one may be cut off
-            if json.loads(line)["step"] <= done:
-                kept.append(line + "\n")
-    with atomic_file(log) as file:
-        file.write("".join(kept).encode())
-
-
-def _append(file: Path, line: Mapping[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 def _has_bfloat16(device: torch.device) -> bool:

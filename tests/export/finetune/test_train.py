@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from rar.export import training
 from rar.export.cli import main
 from rar.export.finetune import train
 from rar.export.finetune.options import FinetuneOptions
@@ -257,7 +258,7 @@ class TestRefusals:
     def test_a_loss_that_is_no_number_ends_the_run_without_an_adapter(self, seeing: Run, tmp_path: Path) -> None:
         wild = replace(OPTIONS, lr=0.99, projector_lr=0.99, epochs=40)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "_schedule", lambda step, steps: 1e30)
+            patch.setattr(training, "schedule", lambda step, steps: 1e30)
             with pytest.raises(ExportError, match=r"the loss became .* at step \d+; begin anew with lower learning"):
                 seeing(tmp_path / "adapter", wild)
         assert not (tmp_path / "adapter" / "rar.json").exists()
