@@ -6,6 +6,7 @@ come alive when the manifest is replaced, so a reader or a crash sees the old bu
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -223,11 +224,12 @@ def stage(root: str | os.PathLike[str], name: str) -> Iterator[Staging]:
         os.replace(staging.folder, target)
         fsync(target.parent)
         fsync(root)
-        # Only now: another component may have been replaced meanwhile.
-        components = _read_manifest(root) if exists(root) else {}
-        stale = components.get(name)
-        components[name] = Component(files, staging.info)
-        write_json(root / MANIFEST, _to_json(components))
+        with _manifest_lock(root):
+            # Only now: another component may have been replaced meanwhile.
+            components = _read_manifest(root) if exists(root) else {}
+            stale = components.get(name)
+            components[name] = Component(files, staging.info)
+            write_json(root / MANIFEST, _to_json(components))
     except BaseException:
         # Stopped behind the last step, the component is alive.
         if not (exists(root) and _is_live(target.relative_to(root), _read_manifest(root))):
@@ -269,13 +271,15 @@ def annotate(root: str | os.PathLike[str], name: str, **info: Any) -> None:
     Raises:
         BundleError: There is no such component, or the manifest cannot be written.
     """
-    bundle = Bundle.open(root)
-    component = bundle.component(name)
-    noted = replace(component, info={**component.info, **info})
-    try:
-        write_json(bundle.root / MANIFEST, _to_json({**bundle.components, name: noted}))
-    except OSError as error:
-        raise BundleError(f"{bundle.root}: cannot be written ({error.strerror}); it is as it was") from error
+    root = Path(root)
+    Bundle.open(root).component(name)
+    with _manifest_lock(root):
+        components = _read_manifest(root)
+        noted = replace(components[name], info={**components[name].info, **info})
+        try:
+            write_json(root / MANIFEST, _to_json({**components, name: noted}))
+        except OSError as error:
+            raise BundleError(f"{root}: cannot be written ({error.strerror}); it is as it was") from error
 
 
 def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
@@ -315,6 +319,18 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bun
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _manifest_lock(root: Path) -> Iterator[None]:
+    """One process at a time reads the manifest and replaces it: it takes milliseconds, so the others wait."""
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems lock no folder
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _make_folder(path: Path) -> None:

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rar.runtime import Bundle, BundleError
-from rar.runtime.bundle import annotate, copy, exists, stage
+from rar.runtime.bundle import annotate, copy, exists, stage, sweep
 
 
 def write(root: Path, component: str = "memory", content: bytes = b"first") -> None:
@@ -463,6 +465,77 @@ class TestCopy:
         write(root, content=b"second")
         copy(Bundle.open(root), tmp_path / "copy", without="clip")
         assert Bundle.open(tmp_path / "copy").file("memory", "inner/a.bin").read_bytes() == b"second"
+
+    def test_the_log_goes_with_the_component_it_belongs_to(self, root: Path, tmp_path: Path) -> None:
+        write(root, "clip", b"second")
+        (root / "memory.log").write_bytes(b"changes")
+        (root / "memory.lock").write_bytes(b"{}")
+        copy(Bundle.open(root), tmp_path / "with", without="clip")
+        assert sorted(os.listdir(tmp_path / "with")) == ["bundle.json", "memory", "memory.log"]
+        assert (tmp_path / "with" / "memory.log").read_bytes() == b"changes"
+        copy(Bundle.open(root), tmp_path / "without", without="memory")
+        assert sorted(os.listdir(tmp_path / "without")) == ["bundle.json", "clip"]
+
+    def test_a_source_that_is_replaced_meanwhile_is_an_error(
+        self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(root, "clip", b"second")
+        real = shutil.copyfile
+
+        def replace_behind(source: Any, target: Any) -> None:
+            real(source, target)
+            if Path(source).parts[-2:] == ("memory", "b.json"):
+                write(root, content=b"third")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "copyfile", replace_behind)
+            with pytest.raises(BundleError, match=r"changed while it was copied|cannot be copied"):
+                copy(Bundle.open(root), tmp_path / "copy", without="other")
+        assert not (tmp_path / "copy").exists()
+
+
+class TestSweep:
+    def test_what_no_manifest_names_goes_and_all_else_stays(self, root: Path) -> None:
+        write(root, "clip", b"second")
+        for name in (".memory-x", "memory-2", "memory-notes", "memory2", ".clip-x"):
+            (root / name).mkdir()
+            (root / name / "file").write_bytes(b"x")
+        for name in (".memory.log.x", "memory.log", "memory.lock", ".bundle.json.x"):
+            (root / name).write_bytes(b"x")
+        sweep(root, "memory")
+        assert sorted(os.listdir(root)) == [
+            ".bundle.json.x", ".clip-x", "bundle.json", "clip", "memory", "memory-notes", "memory.lock", "memory.log",
+            "memory2",
+        ]  # fmt: skip
+        assert Bundle.open(root).verify() == 4
+        for name in (".bundle.json.x", ".clip-x/file"):  # not this component's
+            (root / name).unlink()
+        (root / ".clip-x").rmdir()
+
+    def test_a_link_is_not_followed(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious" / "file").write_bytes(b"x")
+        (root / "memory-2").symlink_to(tmp_path / "precious")
+        sweep(root, "memory")
+        assert not (root / "memory-2").is_symlink()
+        assert (tmp_path / "precious" / "file").exists()
+
+
+class TestTogether:
+    def test_of_many_who_write_at_once_none_is_lost(self, root: Path) -> None:
+        def change(i: int) -> None:
+            if i % 2:
+                annotate(root, "memory", **{f"note {i}": i})
+            else:
+                write(root, f"other{i}", b"x")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(change, range(24)))
+        bundle = Bundle.open(root)
+        assert set(bundle.components) == {"memory", *(f"other{i}" for i in range(0, 24, 2))}
+        notes = {f"note {i}": i for i in range(1, 24, 2)}
+        assert bundle.component("memory").info == {"made": "by hand", **notes}
+        assert bundle.verify() == 2 * 13
 
 
 def test_edit_manifest_helpers_agree(
