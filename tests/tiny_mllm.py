@@ -7,6 +7,8 @@ A plugin of pytest (`conftest.py`): fixtures that several test folders use.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +264,32 @@ def tiny_qwen25vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder. Shared: copy it before writing."""
     return write_internvl(tmp_path_factory.mktemp("internvl"))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model (`rar.export.mllm.model.Mllm`), the fp32 bundle it was exported to, and what its manifest says."""
+
+    mllm: Any
+    bundle: Path
+    info: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def exported_mllm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Exported]:
+    """Exports an architecture at its first use. Shared: copy a bundle before writing."""
+    folder = tmp_path_factory.mktemp("mllm-bundles")
+    made: dict[str, Exported] = {}
+
+    def export(name: str) -> Exported:
+        from rar.export.mllm.export import export_mllm
+        from rar.export.mllm.source import load
+
+        if name not in made:
+            mllm = load(str(request.getfixturevalue(f"tiny_{name}")))
+            made[name] = Exported(mllm, folder / name, export_mllm(mllm, folder / name))
+        return made[name]
+
+    return export

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_mllm
 import torch
 
-from rar.export.mllm.export import export_mllm
 from rar.export.mllm.model import Mllm
 from rar.export.mllm.parity import Graphs
 from rar.export.mllm.prompt import prompt_settings, read_prompt
-from rar.export.mllm.source import load
 from rar.runtime.mllm.prompt import Prompt
 from rar.runtime.mllm.tree import PICTURE
 
@@ -49,32 +49,26 @@ class Exported:
         return dict(self.mllm.reference_inputs(ids, torch.from_numpy(pixels)))
 
 
-_made: dict[str, Exported] = {}
+_opened: dict[str, Exported] = {}
 
 
-def exported(name: str, request: pytest.FixtureRequest, folder: Path) -> Exported:
-    """Exports a model at its first use."""
-    if name not in _made:
-        mllm = load(str(request.getfixturevalue(f"tiny_{name}")))
-        info = export_mllm(mllm, folder / name)
-        prompt = read_prompt(prompt_settings(mllm), mllm.tokenizer)
-        _made[name] = Exported(mllm, folder / name, info, Graphs(folder / name / "mllm", mllm), prompt)
-    return _made[name]
-
-
-@pytest.fixture(scope="session")
-def mllm_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the bundles lie."""
-    return tmp_path_factory.mktemp("mllm-bundles")
+def exported(name: str, export: Callable[[str], tiny_mllm.Exported]) -> Exported:
+    """Exports a model and opens its graphs at its first use."""
+    if name not in _opened:
+        made = export(name)
+        prompt = read_prompt(prompt_settings(made.mllm), made.mllm.tokenizer)
+        graphs = Graphs(made.bundle / "mllm", made.mllm)
+        _opened[name] = Exported(made.mllm, made.bundle, made.info, graphs, prompt)
+    return _opened[name]
 
 
 @pytest.fixture(params=ARCHITECTURES)
-def model(request: pytest.FixtureRequest, mllm_bundles: Path) -> Exported:
+def model(request: pytest.FixtureRequest, exported_mllm: Callable[[str], tiny_mllm.Exported]) -> Exported:
     """Each architecture in turn. Shared: change nothing."""
-    return exported(request.param, request, mllm_bundles)
+    return exported(request.param, exported_mllm)
 
 
 @pytest.fixture
-def llava(request: pytest.FixtureRequest, mllm_bundles: Path) -> Exported:
+def llava(exported_mllm: Callable[[str], tiny_mllm.Exported]) -> Exported:
     """LLaVA alone. Shared: change nothing."""
-    return exported("llava", request, mllm_bundles)
+    return exported("llava", exported_mllm)
