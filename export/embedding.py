@@ -68,7 +68,7 @@ class EmbeddedPictures:
         self._images = images
         self._record = np.dtype([("key", "V16"), ("vector", "<f2", (clip.dim,)), ("check", "<u4")])
         encoder = f"{bundle.component('clip').fingerprint} {clip.visual.provider}"
-        name = f".{bundle.root.resolve().name}.embedded-{hashlib.sha256(encoder.encode()).hexdigest()[:16]}"
+        name = f".embedded-{bundle.root.resolve().name}-{hashlib.sha256(encoder.encode()).hexdigest()[:16]}"
         parent = bundle.root.resolve().parent
         self.path = (parent if os.access(parent, os.W_OK) else bundle.root) / name
         try:

@@ -12,7 +12,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.cli import printable
 from rar.runtime.clip import Clip
 from rar.runtime.errors import BundleError
-from rar.runtime.memory import MODALITIES, Candidate, Memory
+from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.view import LOG
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmRanker
@@ -115,9 +115,13 @@ def _memory_facts(bundle: Bundle, info: Mapping[str, Any]) -> Iterator[str]:
         )
         widths = f"ef {part.get('ef')}, rescored {part.get('rescore')}, shards {part.get('shards')}"
         yield f"  searched by {part.get('search')}: {found} ({widths})"
-    log = bundle.root / LOG
-    if log.is_file():
-        yield f"{LOG}: {_size(log.stat().st_size)} of changes since; `rar-export compact` folds them in"
+    try:
+        tail = log.read(bundle.root / LOG, bundle.component("memory").fingerprint)
+    except BundleError as error:
+        yield str(error)
+        return
+    if tail is not None and tail.contents:
+        yield f"{LOG}: {len(tail.contents)} changes since; `rar-export compact` folds them in"
 
 
 def _facts(info: dict[str, object], indent: str = "") -> Iterator[str]:

@@ -22,8 +22,9 @@ Labels = npt.NDArray[np.int32]
 # recall@10 is what is measured, over as many queries as make its standard error 0.14 points at 99 %.
 NEAREST = 10
 QUERIES = 512
-# ef and R that are tried, the first that reaches the goal is stored.
-_WIDTHS = ((64, 50), (128, 100), (256, 200), (512, 400))
+# ef and R that are tried: the narrowest walk that reaches the goal is stored, and of its nearest the fewest to score.
+_WIDTHS = (64, 96, 128, 192, 256, 384, 512)
+_RESCORED = (50, 75, 100, 150, 200, 300, 400)
 # Of the true neighbours the index should find; what `--dim recall=` asks for replaces it.
 DEFAULT_GOAL = 0.99
 # Two kernels may round a cosine apart by this much.
@@ -110,17 +111,21 @@ def choose_search(
         judge: Whether the queries are such as will be asked; else the recall says nothing, and is None.
 
     Returns:
-        The settings with the least `ef` and `rescore` that reach the goal (or the greatest that are tried), with
+        The settings with the least `ef`, and then `rescore`, that reach the goal (or the greatest that are tried), with
         `search` the faster of index and exact search, one query at a time, and the `recall` of that.
     """
 
-    def walk(queries: Floats, ef: int, rescore: int) -> Floats:
-        reduced = reduction.queries(queries)
-        ids, _ = _native.search(graphs, reduced, rescore, max(ef, rescore), held.labels, None)
-        return _native.score(vectors, queries, ids)
+    def walk(queries: Floats, ef: int, rescore: int, threads: int = 1) -> Floats:
+        ids, _ = _native.search(graphs, reduction.queries(queries), rescore, ef, held.labels, None, threads)
+        return _native.score(vectors, queries, ids, threads)
 
-    for ef, rescore in _WIDTHS:
-        recall = held.recall(walk(held.queries, ef, rescore))
+    for ef in _WIDTHS:
+        found = walk(held.queries, ef, ef, _threads())
+        recalls = {rescore: held.recall(found[:, :rescore]) for rescore in _RESCORED if rescore <= ef}
+        rescore, recall = next(
+            ((rescore, recall) for rescore, recall in recalls.items() if recall >= goal or not judge),
+            max(recalls.items()),
+        )
         if recall >= goal or not judge:
             break
     indexed = _microseconds(lambda query: walk(query, ef, rescore), held.queries)

@@ -14,10 +14,12 @@ from tqdm import tqdm
 from rar.runtime import bundle as bundles
 from rar.runtime.bundle import Bundle
 from rar.runtime.clip import Clip
-from rar.runtime.errors import InputError
+from rar.runtime.errors import BundleError, InputError
 from rar.runtime.files import write_json
+from rar.runtime.memory import log
 from rar.runtime.memory.files import map_npy
 from rar.runtime.memory.lock import WriterLock
+from rar.runtime.memory.view import LOG
 from rar.runtime.memory.write import VectorWriter
 from rar.runtime.recognizer import Rank
 
@@ -91,7 +93,7 @@ def build_memory(
 
     Raises:
         InputError: A source, a picture or a setting cannot be used; the old memory stays.
-        BundleError: The bundle has no usable encoder, or another process changes its memory.
+        BundleError: The bundle has no usable encoder, another process changes its memory, or the disk is full.
     """
     clip = Clip(bundle, provider, threads)
     index = index or IndexOptions()
@@ -107,11 +109,14 @@ def build_memory(
     info = {"encoder": bundle.component("clip").fingerprint, "dim": clip.dim, "text_weight": weight, "pool": pool}
     lock = WriterLock(bundle.root)
     try:
+        bundles.sweep(bundle.root, "memory")
         if not source.images:
             return _write(bundle, clip, source, (), named, dim, index, {**info, "rank": rank})
         with EmbeddedPictures(bundle, clip, source.images) as pictures:
             pictures.embed()
             return _write(bundle, clip, source, pictures, named, dim, index, {**info, "rank": rank})
+    except OSError as error:
+        raise BundleError(f"{bundle.root}: cannot be written ({error}); the old memory stays") from error
     finally:
         lock.release()
 
@@ -148,6 +153,7 @@ def _write(
         write_json(staging.folder / "labels.json", labels)
         if source.tags:
             write_json(staging.folder / "tags.json", {tag: list(own) for tag, own in source.tags.items()})
+    log.remove(bundle.root / LOG)  # of changes to the memory that was replaced
     return staging.info
 
 

@@ -61,7 +61,7 @@ def clip(own: Bundle) -> Counting:
 
 
 def kept(own: Bundle) -> list[Path]:
-    return list(own.root.parent.glob(".own.embedded-*"))
+    return list(own.root.parent.glob(".embedded-own-*"))
 
 
 def interrupt(own: Bundle, clip: Clip, images: list[LabelledImage]) -> Path:

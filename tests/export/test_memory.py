@@ -1,6 +1,9 @@
 """Memories from every source, and an old memory that stays when the new one fails."""
 
+import os
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +244,38 @@ class TestRefusals:
         with pytest.raises(BundleError, match=r"text\.onnx\.data: altered"):
             build(filled, classes=["a"])
         assert tree(filled) == before
+
+    def test_a_full_disk(self, filled: Path) -> None:
+        vectors = np.random.default_rng(0).normal(size=(4000, DIM))
+        source = Embeddings.of(vectors, ["a", "b"] * 2000)
+        before = tree(filled)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            for size in (100_000, 300_000):  # the vectors, or the index behind them
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+                with pytest.raises(BundleError, match=r"cannot be written .*; the old memory stays"):
+                    build(filled, embeddings=source)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        after = tree(filled)
+        assert {**after, "memory.lock": b""} == {**before, "memory.lock": b""}
+
+    def test_a_memory_that_is_being_changed(self, filled: Path) -> None:
+        memory = Memory.open(filled)
+        memory.add(np.eye(DIM, dtype=np.float32)[:1], ["cat"])
+        with pytest.raises(BundleError, match=f"is being changed by process {os.getpid()}"):
+            build(filled, classes=["a", "b"])
+        memory.close()
+        assert build(filled, classes=["a", "b"]).labels == ["a", "b"]
+        assert not (filled / "memory.log").exists()
+
+    def test_what_a_killed_build_left_is_cleared_away(self, filled: Path) -> None:
+        (filled / ".memory-abc").mkdir()
+        (filled / ".memory-abc" / "vectors.npy").write_bytes(bytes(1000))
+        build(filled, classes=["a", "b"])
+        assert not (filled / ".memory-abc").exists()
 
     def test_a_memory_is_tied_to_its_encoder(self, filled: Path, tmp_path: Path) -> None:
         shutil.copytree(filled, tmp_path / "again")
