@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import engines
@@ -76,7 +76,7 @@ class Sessions:
         """
         graph = f"{component}/{name}"
         path = self._bundle.graph(component, name)
-        passed: list[str] = []
+        passed: dict[str, list[str]] = {}  # reason -> whom it kept
         for provider in [self._provider] if self._provider != "auto" else ORDER:
             try:
                 if provider == ENGINE:
@@ -88,16 +88,16 @@ class Sessions:
             except ProviderError as error:
                 if self._provider != "auto":
                     raise
-                passed.append(f"{provider} ({error})")
+                passed.setdefault(str(error), []).append(provider)
                 continue
             self.running[graph] = provider
             if self._provider == "auto":
                 self._say(graph, provider, passed)
             return session
-        raise ProviderError(f"nothing runs {graph}: {', '.join(passed)}")
+        raise ProviderError(f"nothing runs {graph}{_reasons(passed)}")
 
-    def _say(self, graph: str, provider: str, passed: Sequence[str]) -> None:
-        reasons = f"; passed over: {', '.join(passed)}" if passed else ""
+    def _say(self, graph: str, provider: str, passed: Mapping[str, Sequence[str]]) -> None:
+        reasons = _reasons(passed)
         # Once, unless another graph fares otherwise.
         known = reasons in self._said
         self._said.add(reasons)
@@ -143,6 +143,11 @@ class Sessions:
         if record.parity is None:
             self._bundle = accept(self._bundle, record, session, gpu.name)
         return session
+
+
+def _reasons(passed: Mapping[str, Sequence[str]]) -> str:
+    found = "; ".join(f"{', '.join(providers)} ({reason})" for reason, providers in passed.items())
+    return f"; passed over: {found}" if found else ""
 
 
 def accept(bundle: Bundle, record: EngineRecord, session: Session, device: str) -> Bundle:

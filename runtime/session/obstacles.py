@@ -69,7 +69,7 @@ def check_libraries(folder: Path, provider: str) -> None:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
     except OSError as error:
-        hint = "install CUDA and cuDNN, or the extra `gpu`, which brings them"
+        hint = "install CUDA and cuDNN (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings both)"
         if "nvinfer" in str(error) or "nvonnxparser" in str(error):
             hint = (
                 "install the TensorRT of that major version: onnxruntime 1.31 links TensorRT 10, and "
