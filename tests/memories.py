@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rar.export.fit import IndexOptions, fit
+from rar.export.measure import Held
 from rar.runtime.bundle import Staging
 from rar.runtime.memory import Modality
 from rar.runtime.memory.part import PartSettings
-from rar.runtime.memory.reduction import Reduction, fit_pca
+from rar.runtime.memory.reduction import Reduction
 from rar.runtime.memory.write import check_vectors, write_part
 
 Floats = npt.NDArray[np.float32]
@@ -20,6 +22,15 @@ Floats = npt.NDArray[np.float32]
 def unit(raw: npt.NDArray[np.floating[Any]]) -> Floats:
     """Rows of length 1."""
     return np.asarray(raw / np.linalg.norm(raw, axis=-1, keepdims=True), np.float32)
+
+
+def fit_pca(vectors: npt.NDArray[np.floating[Any]], dim: int | None, *, cross_modal: bool = False) -> Reduction:
+    """Principal components of the vectors, float [n, d]."""
+
+    def held() -> Held:
+        raise AssertionError("a dimension needs no queries")
+
+    return fit(vectors, dim, IndexOptions(), cross_modal=cross_modal, held=held)
 
 
 def add_part(

@@ -14,13 +14,13 @@ product. Recall of the 10 nearest of 2,000 texts within 50 found, 64 dimensions:
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, InputError
+from ..errors import BundleError
 
 Floats = npt.NDArray[np.float32]
 
@@ -112,46 +112,3 @@ class Reduction:
                 f"{radius}, scale {scale} are no reduction; build the memory again"
             )
         return cls(mean, components if len(components) else None, kept, radius, scale)
-
-
-def fit_pca(vectors: Floats, dim: int | None, *, cross_modal: bool = False) -> Reduction:
-    """Learns a reduction from the vectors it will serve.
-
-    Args:
-        vectors: float32 [N, d].
-        dim: Dimensions to keep, at most d; fewer are kept where the vectors span fewer. None keeps all.
-        cross_modal: Whether queries are of another modality than the vectors.
-
-    Returns:
-        The first principal components, largest variance first (or the identity for None).
-
-    Raises:
-        InputError: `dim` is below 1 or above d.
-    """
-    width = vectors.shape[1]
-    mean = vectors.mean(0)
-    if dim is not None and not 1 <= dim <= width:
-        raise InputError(f"cannot keep {dim} of {width} dimensions; choose 1 to {width}, or none")
-    components, kept = (None, 1.0) if dim in (None, width) else _principal((vectors - mean).astype(np.float64), dim)
-    reduction = Reduction(mean, components, kept, 0.0)
-    if not cross_modal:
-        return reduction
-    longest = float(np.linalg.norm(reduction.entries(vectors), axis=1).max())
-    return replace(reduction, radius=max(longest, float(np.finfo(np.float32).tiny)))
-
-
-def _principal(centred: npt.NDArray[np.float64], dim: int) -> tuple[Floats, float]:
-    """The first principal components as rows, and the share of the variance they keep."""
-    count, width = centred.shape
-    # The smaller of the two Gram matrices has the same spectrum.
-    wide = count < width
-    values, basis = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    values, basis = values[::-1].clip(0), basis[:, ::-1]
-    rank = int((values > values[0] * 1e-10).sum())
-    if rank == 0:  # one vector, or copies of one: nothing varies, and any direction serves
-        return np.eye(1, width, dtype=np.float32), 1.0
-    dim = min(dim, rank)
-    components = (basis[:, :dim].T @ centred) / np.sqrt(values[:dim, None]) if wide else basis[:, :dim].T
-    # A fixed sign makes a rebuilt memory equal to the first.
-    signs = np.sign(components[np.arange(dim), np.abs(components).argmax(1)])
-    return (components * signs[:, None]).astype(np.float32), float(values[:dim].sum() / values.sum())

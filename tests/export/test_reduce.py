@@ -111,6 +111,24 @@ class TestPrincipalComponents:
         monkeypatch.setattr(module, "covariance_pca", None)
         np.testing.assert_allclose(find_basis(data, "pca", 4).rows, exact.rows, atol=1e-3)
 
+    def test_equals_sklearn(self) -> None:
+        decomposition = pytest.importorskip("sklearn.decomposition")
+        data = vectors(100, 16)
+        other = decomposition.PCA(5, svd_solver="full").fit(data)
+        ours = learn(data, 5)
+        assert ours.components is not None
+        cosines = np.abs((ours.components * other.components_).sum(1))  # in order of variance, up to the sign
+        np.testing.assert_allclose(cosines, 1, atol=1e-4)
+        np.testing.assert_allclose(np.abs(ours.entries(data)), np.abs(other.transform(data)), atol=1e-4)
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_fewer_vectors_than_dimensions_keep_their_distances(self, count: int) -> None:
+        data = vectors(count, 16)
+        reduced = learn(data, 8).entries(data)
+        assert reduced.shape[1] <= 8
+        full = np.linalg.norm(data[:, None] - data[None], axis=2)
+        np.testing.assert_allclose(np.linalg.norm(reduced[:, None] - reduced[None], axis=2), full, atol=1e-4)
+
 
 class TestOtherReducers:
     def test_whitening_gives_equal_variance(self) -> None:

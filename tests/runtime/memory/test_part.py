@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memories import add_part, unit
+from memories import add_part, fit_pca, unit
 from usearch.index import Index
 
 from rar.runtime import Bundle, BundleError, InputError, Memory
@@ -19,7 +19,6 @@ from rar.runtime.bundle import stage
 from rar.runtime.files import write_json
 from rar.runtime.memory import Modality
 from rar.runtime.memory.part import IndexDtype, Part, PartSettings
-from rar.runtime.memory.reduction import fit_pca
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""The reduction keeps what an independent SVD says it should."""
+"""The reduction maps entries and queries as it says, and its file is read back or refused."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memories import fit_pca
 
-from rar.runtime import BundleError, InputError
-from rar.runtime.memory.reduction import Reduction, fit_pca
+from rar.runtime import BundleError
+from rar.runtime.memory.reduction import Reduction
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,88 +28,8 @@ def svd(data: Floats, dim: int) -> tuple[npt.NDArray[np.float64], float]:
     return rows[:dim], float((values[:dim] ** 2).sum() / (values**2).sum())
 
 
-class TestPca:
-    @pytest.mark.parametrize("count", [200, 17, 9])
-    @pytest.mark.parametrize("dim", [1, 3, 8])
-    def test_spans_what_the_svd_spans(self, count: int, dim: int) -> None:
-        data = vectors(count, 24)
-        reduction = fit_pca(data, dim)
-        rows, kept = svd(data, dim)
-        assert reduction.components is not None
-        assert reduction.components.shape == (dim, 24)
-        assert reduction.components.dtype == np.float32
-        np.testing.assert_allclose(reduction.components.T @ reduction.components, rows.T @ rows, atol=1e-4)
-        assert reduction.kept == pytest.approx(kept, abs=1e-5)
-        assert reduction.dim == dim
-
-    def test_equals_sklearn(self) -> None:
-        decomposition = pytest.importorskip("sklearn.decomposition")
-        data = vectors(100, 16)
-        other = decomposition.PCA(5, svd_solver="full").fit(data)
-        ours = fit_pca(data, 5)
-        assert ours.components is not None
-        cosines = np.abs((ours.components * other.components_).sum(1))  # in order of variance, up to the sign
-        np.testing.assert_allclose(cosines, 1, atol=1e-4)
-        np.testing.assert_allclose(np.abs(ours.entries(data)), np.abs(other.transform(data)), atol=1e-4)
-
-    @given(st.integers(2, 40), st.integers(2, 20), st.data())
-    def test_rows_are_orthonormal(self, count: int, width: int, data: st.DataObject) -> None:
-        dim = data.draw(st.integers(1, width - 1))
-        reduction = fit_pca(vectors(count, width, seed=count * 100 + width), dim)
-        assert reduction.components is not None
-        assert len(reduction.components) <= dim
-        identity = np.eye(len(reduction.components))
-        np.testing.assert_allclose(reduction.components @ reduction.components.T, identity, atol=1e-4)
-        assert 0 <= reduction.kept <= 1 + 1e-9
-
-    def test_none_keeps_all_distances_and_dimensions(self) -> None:
-        data = vectors(30, 12)
-        for dim in (None, 12):
-            reduction = fit_pca(data, dim)
-            assert reduction.components is None
-            assert (reduction.dim, reduction.kept) == (12, 1.0)
-            np.testing.assert_allclose(reduction.entries(data), data - data.mean(0), atol=1e-6)
-            np.testing.assert_array_equal(reduction.entries(data), reduction.queries(data))
-
-    @pytest.mark.parametrize("rank", [1, 3])
-    def test_fewer_are_kept_where_the_vectors_span_fewer(self, rank: int) -> None:
-        chance = np.random.default_rng(0)
-        data = (chance.normal(size=(50, rank)) @ chance.normal(size=(rank, 16))).astype(np.float64)
-        reduction = fit_pca(data, 8)  # type: ignore[arg-type]  # float64: nothing but the rank counts
-        assert reduction.dim == rank
-        assert reduction.kept == pytest.approx(1)
-
-    @pytest.mark.parametrize("count", [2, 4])
-    def test_fewer_vectors_than_dimensions_keep_their_distances(self, count: int) -> None:
-        data = vectors(count, 16)
-        reduced = fit_pca(data, 8).entries(data)
-        assert reduced.shape[1] <= 8
-        full = np.linalg.norm(data[:, None] - data[None], axis=2)
-        np.testing.assert_allclose(np.linalg.norm(reduced[:, None] - reduced[None], axis=2), full, atol=1e-4)
-
-    @pytest.mark.parametrize("count", [1, 5, 300])
-    @pytest.mark.parametrize("cross_modal", [False, True])
-    def test_identical_vectors(self, count: int, cross_modal: bool) -> None:
-        data = np.repeat(vectors(1, 16), count, 0)
-        reduction = fit_pca(data, 8, cross_modal=cross_modal)
-        assert 1 <= reduction.dim <= 9
-        for mapped in (reduction.entries(data), reduction.queries(vectors(3, 16, seed=1))):
-            assert np.isfinite(mapped).all()
-            assert mapped.shape[1] == reduction.dim
-
-    def test_is_the_same_when_built_again_in_another_order(self) -> None:
-        data = vectors(60, 16)
-        first, again = fit_pca(data, 4), fit_pca(data[::-1].copy(), 4)
-        assert first.components is not None
-        assert again.components is not None
-        np.testing.assert_allclose(first.components, again.components, atol=1e-4)
-
-    @pytest.mark.parametrize("dim", [0, -1, 17, 10**9])
-    def test_dimensions_out_of_range(self, dim: int) -> None:
-        with pytest.raises(InputError, match=f"cannot keep {dim} of 16 dimensions; choose 1 to 16"):
-            fit_pca(vectors(20, 16), dim)
-
-    def test_like_to_like_is_euclidean_in_the_subspace(self) -> None:
+class TestLikeToLike:
+    def test_distances_are_euclidean_in_the_subspace(self) -> None:
         data, queries = vectors(80, 16), vectors(7, 16, seed=1)
         reduction = fit_pca(data, 5)
         rows, _ = svd(data, 5)
