@@ -79,12 +79,7 @@ class Sessions:
         passed: dict[str, list[str]] = {}  # reason -> whom it kept
         for provider in [self._provider] if self._provider != "auto" else ORDER:
             try:
-                if provider == ENGINE:
-                    session = self._engine(graph)
-                else:
-                    if self._provider == "auto":
-                        check_provider(provider)  # alone, so that the line stays short
-                    session = self._onnx(provider, component, path, fp16)
+                session = self._engine(graph) if provider == ENGINE else self._onnx(provider, component, path, fp16)
             except ProviderError as error:
                 if self._provider != "auto":
                     raise
@@ -104,14 +99,22 @@ class Sessions:
         _LOG.log(logging.DEBUG if known else logging.INFO, "%s runs on %s%s", graph, provider, reasons)
 
     def _onnx(self, provider: str, component: str, path: Path, fp16: bool) -> Session:
+        check_provider(provider)
         settings = provider_options.merged(
             provider,
-            provider_options.cache_folder() / provider / self._bundle.component(component).fingerprint[:16],
+            self._cache(provider, component, path),
             self._profiles(f"{component}/{path.name}"),
             provider_options.of_bundle(self._bundle, component),
             self._options,
         )
         return OnnxSession(path, provider, self._threads, fp16=fp16, options=settings)
+
+    def _cache(self, provider: str, component: str, path: Path) -> Path:
+        """Where a provider keeps what it compiles of a graph as it is now, for this GPU and this ONNX Runtime."""
+        import onnxruntime as ort
+
+        made_by = provider if provider == "cpu" else f"{provider}-{ort.__version__}-{find_gpu().arch}"
+        return provider_options.cache_folder() / made_by / self._bundle.component(component).fingerprint / path.stem
 
     def _profiles(self, graph: str) -> Sequence[Profile]:
         """The shapes that any engine of the graph was built for."""

@@ -37,7 +37,8 @@ class OnnxSession:
         threads: Threads within an operator; None leaves the choice to ONNX Runtime (one a core).
         fp16: Whether the graph computes in fp16.
         options: The provider's own options; a name with a dot is an entry of the session's configuration. With
-            `ep.context_enable` the compiled graph is kept at `ep.context_file_path`, and loaded from there next time.
+            `ep.context_enable` the compiled graph is kept at `ep.context_file_path`, which must be this graph's
+            alone, and loaded from there next time.
 
     Attributes:
         provider: The provider that really runs the graph.
@@ -135,8 +136,8 @@ def _load(path: Path, provider: str, threads: int | None, fp16: bool, options: d
         settings.intra_op_num_threads = threads
     entries = {name: options.pop(name) for name in list(options) if "." in name}
     source = path
-    if entries.get("ep.context_enable") == "1":
-        compiled = Path(entries.setdefault("ep.context_file_path", str(path.with_name(f"{path.stem}_ctx.onnx"))))
+    if entries.get("ep.context_enable") == "1" and "ep.context_file_path" in entries:
+        compiled = Path(entries["ep.context_file_path"])
         if compiled.is_file():
             source = compiled
             del entries["ep.context_enable"], entries["ep.context_file_path"]

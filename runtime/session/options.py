@@ -104,7 +104,10 @@ def merged(provider: str, cache: Path, profiles: Sequence[Profile], bundle: Opti
                 for name, sizes in profile.shapes.items()
             ]
             found[_PROFILES[provider].format(which)] = ",".join(shapes)
-    return {**found, **bundle.get(provider, {}), **caller.get(provider, {})}
+    found |= {**bundle.get(provider, {}), **caller.get(provider, {})}
+    if found.get("ep.context_enable") == "1":
+        found.setdefault("ep.context_file_path", str(cache / "context.onnx"))
+    return found
 
 
 def cache_folder() -> Path:

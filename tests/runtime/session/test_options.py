@@ -42,6 +42,9 @@ def test_tensorrt_is_told_the_profiles_and_where_to_keep_engines() -> None:
     assert found["trt_profile_opt_shapes"] == "pixel_values:4x3x8x8"
     assert found["trt_profile_max_shapes"] == "pixel_values:16x3x8x8"
     assert found["trt_engine_cache_path"] == found["trt_timing_cache_path"] == "/cache/abc"
+    assert "ep.context_file_path" not in found
+    kept = merged("tensorrt", Path("/cache/abc"), [], {}, {"tensorrt": {"ep.context_enable": "1"}})
+    assert kept["ep.context_file_path"] == "/cache/abc/context.onnx"
     two = merged("tensorrt-rtx", Path("/c"), TWO, {}, {})
     assert two["nv_profile_max_shapes"] == "x:4x256,past:4x64,x:4x1,past:4x512"
     assert two["nv_runtime_cache_path"] == "/c"
