@@ -156,8 +156,9 @@ class Memory:
         fetched until k classes are found, at last all. A class's similarity in a modality is the mean of its best
         `pool` cosines there (stored with the memory, 1 by default).
 
-        In a centred memory the cosine of query q and entry v is replaced by the dot product of (q - p) / |q - p| and
-        v - m: p is the mean of the pictures and m that of the entry's modality, both of when the memory was built.
+        In a centred memory the cosine of query q and entry v is that of q - p and v - m: p is the mean of the pictures,
+        m that of the entry's modality, both of when the memory was built. The index is asked for what is nearest to
+        q - p, so R must leave it some room.
 
         Args:
             queries: float32 [N, d], L2-normalised.

@@ -257,6 +257,16 @@ class Part:
             raise BundleError(f"the memory's index is damaged ({error}); copy the bundle again") from error
         return ids, _native.score(self.vectors, queries, ids, threads)
 
+    def dots(self, vector: Floats, ids: Ids, threads: int = 1) -> Floats:
+        """The dot products of one vector, float32 [d], with entries: float32, shaped as `ids` [N, c]; of id -1 any."""
+        built = len(self.built)
+        queries = np.repeat(vector[None], len(ids), 0)
+        found = _native.score(self.vectors, queries, np.where(ids < built, ids, -1), threads)
+        if not self.added.count:
+            return found
+        later = _native.score(self.added.vectors, queries, np.maximum(ids - built, -1), threads)
+        return np.where(ids < built, found, later)
+
     def labels_of(self, ids: Ids) -> npt.NDArray[np.int32]:
         """The classes of entries: int32, shaped as `ids`; of id -1 any."""
         if not self.added.count:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .collapse import Best, Candidate, Entry, Found, best_classes
-from .part import Modality
+from .part import Ids, Modality, Part
 from .reduction import Floats
 from .state import Scope, State
 from .view import Weighing
@@ -20,6 +20,8 @@ _CELLS = 1 << 22
 _MORE = 4
 # and all of them, compared one by one, where that would be more than this share.
 _SHARE = 1 / 16
+# An entry this near to the mean is no longer any direction; float16 would decide it.
+_SHORT = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,12 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
         queries: float32 [N, d], finite.
         request: The rest; k is at most the scope's classes.
     """
-    offsets: Mapping[Modality, Floats] = {}
     if weighing.centred:
-        queries, offsets = _centre(state, queries)
+        queries = _unit(queries - state.parts["pictures"].reduction.mean)
     reach, exact = request.scope.reach, request.exact
     counts = {name: max(request.k, request.rescore or state.parts[name].settings.rescore) for name in state.weights}
-    if exact and (len(counts) > 1 or weighing.pool > 1):
-        # A sum or mean is exact only where all of its terms are known.
+    if exact and (len(counts) > 1 or weighing.pool > 1 or weighing.centred):
+        # A sum or mean is exact only where all of its terms are known; centring changes the order.
         counts = dict(reach)
     results: list[list[Candidate]] = [[] for _ in queries]
     pending = np.arange(len(queries))
@@ -61,9 +62,9 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
         for start in range(0, len(pending), step):
             rows = pending[start : start + step]
             some = queries if len(rows) == len(queries) else queries[rows]
-            found = _nearest(state, some, counts, request, exact)
+            found = _nearest(state, some, counts, request, exact, centred=weighing.centred)
             for place, row in enumerate(rows.tolist()):
-                own = {name: one.of(place, offsets[name][row] if offsets else 0.0) for name, one in found.items()}
+                own = {name: one.of(place) for name, one in found.items()}
                 best = best_classes(own, request.k, weighing.pool)
                 if len(best) < request.k and not last:
                     unfinished.append(row)
@@ -86,19 +87,24 @@ class _Batch:
     weight: float
     counts: npt.NDArray[np.int64]
 
-    def of(self, row: int, offset: float) -> Found:
-        """Those of one query, less what is taken off its cosines."""
+    def of(self, row: int) -> Found:
+        """Those of one query."""
         cosines = self.cosines[row]
         there = len(cosines)
         if there and cosines[-1] == -np.inf:
             there = int(np.searchsorted(-cosines, np.inf))
-        cosines = cosines[:there] - np.float32(offset) if offset else cosines[:there]
         labels, entries = self.labels[row, :there], self.entries[row, :there]
-        return Found(labels.tolist(), cosines.tolist(), entries.tolist(), self.weight, self.counts)
+        return Found(labels.tolist(), cosines[:there].tolist(), entries.tolist(), self.weight, self.counts)
 
 
 def _nearest(
-    state: State, queries: Floats, counts: Mapping[Modality, int], request: Request, exact: bool | None
+    state: State,
+    queries: Floats,
+    counts: Mapping[Modality, int],
+    request: Request,
+    exact: bool | None,
+    *,
+    centred: bool,
 ) -> dict[Modality, _Batch]:
     found = {}
     for name, count in counts.items():
@@ -112,15 +118,25 @@ def _nearest(
             exact=exact,
             threads=request.threads,
         )
+        if centred:
+            entries, cosines = _centre(part, queries, entries, cosines, request.threads)
         found[name] = _Batch(part.labels_of(entries), cosines, entries, state.weights[name], part.counts)
     return found
 
 
-def _centre(state: State, queries: Floats) -> tuple[Floats, dict[Modality, Floats]]:
-    """The queries less the pictures' mean, at unit length; and their dot products with each modality's mean."""
-    centred = queries - state.parts["pictures"].reduction.mean
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return centred, {name: np.asarray(centred @ state.parts[name].reduction.mean, np.float32) for name in state.weights}
+def _centre(part: Part, queries: Floats, entries: Ids, cosines: Floats, threads: int) -> tuple[Ids, Floats]:
+    """The entries by falling cosine of the query with what is left of each when its modality's mean is taken off."""
+    mean = part.reduction.mean
+    lengths = np.sqrt(np.maximum(1 - 2 * part.dots(mean, entries, threads) + mean @ mean, _SHORT**2))
+    left = (cosines - (queries @ mean)[:, None]) / lengths
+    left = np.where(entries < 0, -np.inf, left).astype(np.float32)
+    order = np.argsort(-left, axis=1, kind="stable")
+    rows = np.arange(len(queries))[:, None]
+    return entries[rows, order], left[rows, order]
+
+
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-30)))
 
 
 def _candidate(state: State, best: Best) -> Candidate:

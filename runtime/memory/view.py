@@ -191,5 +191,6 @@ def _weighing(bundle: Bundle, state: State, text_weight: float | None, centred: 
     elif reason := misfit(state.parts, text_weight):
         raise InputError(reason)
     if stored and not ("pictures" in state.parts and len(state.parts["pictures"].built)):
-        raise InputError("only a memory that was built with pictures can be centred: their mean stands for the queries")
+        reason = "only a memory that was built with pictures can be centred: their mean stands for the queries'"
+        raise BundleError(f"{bundle.root}: {reason}; build it again") if centred is None else InputError(reason)
     return Weighing(float(text_weight), pool, stored)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from memories import add_part, unit
 
 from rar.runtime import Bundle, BundleError, Candidate, InputError, Memory
-from rar.runtime.bundle import stage
+from rar.runtime.bundle import annotate, stage
 from rar.runtime.files import write_json
-from rar.runtime.memory import MODALITIES
+from rar.runtime.memory import MODALITIES, Entry
 
 Floats = npt.NDArray[np.float32]
 Entries = tuple[Floats, npt.NDArray[np.int32]]
@@ -40,14 +40,18 @@ def build(
     *,
     dim: int | None = 8,
     text_weight: float | None = None,
+    pool: int = 1,
+    tags: dict[str, list[str]] | None = None,
 ) -> Path:
     parts = {name: part for name, part in zip(MODALITIES, (pictures, texts), strict=True) if part is not None}
     count = 1 + max(int(labels.max()) for _, labels in parts.values())
     with stage(root, "memory") as staging:
-        staging.info.update(text_weight=float(pictures is None) if text_weight is None else text_weight, pool=1)
+        staging.info.update(text_weight=float(pictures is None) if text_weight is None else text_weight, pool=pool)
         for name, (vectors, labels) in parts.items():
             add_part(staging, name, vectors, labels, dim)
         write_json(staging.folder / "labels.json", [f"class {i}" for i in range(count)])
+        if tags is not None:
+            write_json(staging.folder / "tags.json", tags)
     return root
 
 
@@ -61,14 +65,14 @@ def brute_force(entries: Entries, queries: Floats, classes: int) -> npt.NDArray[
     return best
 
 
-def check(found: list[list[Candidate]], expected: npt.NDArray[np.float64], k: int) -> None:
+def check(found: list[list[Candidate]], expected: npt.NDArray[np.float64], k: int, atol: float = 1e-5) -> None:
     """The k best of the expected scores, best first; equal scores in any order."""
     assert len(found) == len(expected)
     for candidates, scores in zip(found, expected, strict=True):
         assert len(candidates) == len({c.label for c in candidates}) == k
-        np.testing.assert_allclose([c.similarity for c in candidates], np.sort(scores)[::-1][:k], atol=1e-5)
+        np.testing.assert_allclose([c.similarity for c in candidates], np.sort(scores)[::-1][:k], atol=atol)
         own = [scores[int(c.label.split()[1])] for c in candidates]
-        np.testing.assert_allclose([c.similarity for c in candidates], own, atol=1e-5)
+        np.testing.assert_allclose([c.similarity for c in candidates], own, atol=atol)
         assert all(c.rank_score is None for c in candidates)
 
 
@@ -304,3 +308,222 @@ class TestOpen:
         replace_file(root, "memory", "labels.json", json.dumps(odd).encode())
         found = Memory.open(root).search(clusters([1])[0], 8)[0]
         assert sorted(c.label for c in found) == sorted(odd)
+
+
+class TestProvenance:
+    def test_each_candidate_says_which_entry_brought_it_in(
+        self, both: Path, pictures: Entries, texts: Entries, queries: Floats
+    ) -> None:
+        for weight, name, (vectors, labels) in ((0.0, "pictures", pictures), (1.0, "texts", texts)):
+            cosines = queries @ vectors.astype(np.float16).astype(np.float32).T
+            for row, candidates in enumerate(Memory.open(both, weight).search(queries, 8, rescore=1000)):
+                for candidate in candidates:
+                    own = np.flatnonzero(labels == int(candidate.label.split()[1]))
+                    best = own[cosines[row, own].argmax()]
+                    assert candidate.entry == Entry(name, f"{name} {best}")  # type: ignore[arg-type]
+
+    def test_of_two_modalities_the_one_that_speaks_for_it_more(self, tmp_path: Path) -> None:
+        vectors = np.eye(WIDTH, dtype=np.float32)
+        root = build(
+            tmp_path / "bundle",
+            (vectors[:4], np.array([0, 1, 2, 3], np.int32)),
+            (vectors[:4], np.array([1, 0, 2, 3], np.int32)),
+            dim=None,
+            text_weight=0.5,
+        )
+        query = unit(np.array([[1.0, 0.6] + [0.0] * (WIDTH - 2)]))
+        found = {c.label: c.entry for c in Memory.open(root).search(query, 2)[0]}
+        # Class 0 has the better picture, class 1 the better text.
+        assert found == {"class 0": Entry("pictures", "pictures 0"), "class 1": Entry("texts", "texts 0")}
+
+    def test_altered_sources_are_another_text_and_no_crash(
+        self, tmp_path: Path, pictures: Entries, replace_file: Callable[..., Path]
+    ) -> None:
+        root = build(tmp_path / "bundle", pictures)
+        stored = np.load(root / "memory" / "pictures" / "sources.npy")
+        stored[1:-1] = np.random.default_rng(0).integers(-(2**62), 2**62, len(stored) - 2)
+        np.save(tmp_path / "sources.npy", stored)
+        replace_file(root, "memory", "pictures/sources.npy", (tmp_path / "sources.npy").read_bytes())
+        found = Memory.open(root).search(clusters([1])[0], 8)[0]
+        assert all(isinstance(c.entry and c.entry.source, str) for c in found)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Entries]:
+    """6,000 entries of 200 classes: wide filters walk the index, narrow ones compare."""
+    entries = clusters([30] * 200, spread=0.6)
+    return build(tmp_path_factory.mktemp("many") / "bundle", entries, dim=16), entries
+
+
+class TestFilter:
+    @pytest.mark.parametrize("count", [1, 2, 7, 30, 100, 199, 200])
+    @pytest.mark.parametrize("exact", [False, None, True])
+    def test_narrow_and_wide_equals_brute_force(
+        self, many: tuple[Path, Entries], count: int, exact: bool | None
+    ) -> None:
+        root, entries = many
+        chance = np.random.default_rng(count)
+        allowed = chance.permutation(200)[:count]
+        queries = clusters([1] * 200, seed=6)[0][:30]
+        expected = brute_force(entries, queries, 200)
+        expected[:, np.setdiff1d(np.arange(200), allowed)] = -np.inf
+        k = min(count, 5)
+        found = Memory.open(root).search(
+            queries, k, labels=[f"class {i}" for i in allowed], exact=exact, rescore=200, ef=400
+        )
+        assert all(len({c.label for c in row}) == k for row in found)
+        best = -np.sort(-expected, axis=1)[:, :k]
+        same = np.isclose([[c.similarity for c in row] for row in found], best, atol=1e-5)
+        assert same.mean() > (0.95 if exact is not True else 0.9999)
+
+    def test_with_the_stored_settings_the_best_is_found(self, many: tuple[Path, Entries]) -> None:
+        root, entries = many
+        queries, labels = entries[0][::30], entries[1][::30]
+        memory = Memory.open(root)
+        for count in (3, 40, 150):
+            allowed = [f"class {i}" for i in range(count)]
+            found = memory.search(queries[:count], 1, labels=allowed)
+            assert np.mean([row[0].label == f"class {i}" for row, i in zip(found, labels, strict=False)]) > 0.99
+
+    def test_tags(self, tmp_path: Path, pictures: Entries, queries: Floats) -> None:
+        root = build(
+            tmp_path / "bundle", pictures, tags={"fruit": ["class 1", "class 2"], "red": ["class 2", "class 5"]}
+        )
+        memory = Memory.open(root)
+        assert memory.tags == {"fruit": ["class 1", "class 2"], "red": ["class 2", "class 5"]}
+        for tags, labels, expected in (
+            (["fruit"], None, {1, 2}),
+            (["fruit", "red"], None, {1, 2, 5}),
+            (["red"], ["class 2", "class 3"], {2}),
+        ):
+            k = len(expected)
+            found = {c.label for c in memory.search(queries[:1], k, tags=tags, labels=labels)[0]}
+            assert found == {f"class {i}" for i in expected}
+            with pytest.raises(InputError, match=f"k={k + 1}, but the filter leaves {k} classes"):
+                memory.search(queries[:1], k + 1, tags=tags, labels=labels)
+
+    @pytest.mark.parametrize(
+        ("within", "message"),
+        [
+            ({"labels": ["class 1", "nobody"]}, "no class 'nobody'"),
+            ({"tags": ["fruit"]}, "no tag 'fruit'; it has none"),
+            ({"labels": "class 1"}, "give a list of labels"),
+            ({"tags": "fruit"}, "give a list of tags"),
+            ({"labels": []}, "0 classes"),
+            ({"tags": []}, "0 classes"),
+        ],
+        ids=str,
+    )
+    def test_what_is_not_there(self, both: Path, queries: Floats, within: dict[str, Any], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            Memory.open(both).search(queries, 1, **within)
+
+    def test_fewer_where_there_are_fewer_and_that_is_wanted(self, both: Path, queries: Floats) -> None:
+        found = Memory.open(both).search(queries, 5, labels=["class 1", "class 3"], fewer=True)
+        assert {len(row) for row in found} == {2}
+
+    def test_sets_and_tuples_do(self, both: Path, queries: Floats) -> None:
+        memory = Memory.open(both)
+        for labels in ({"class 1"}, ("class 1",), ["class 1", "class 1"], dict.fromkeys(["class 1"])):
+            assert memory.search(queries[:1], 1, labels=labels)[0][0].label == "class 1"
+
+    @pytest.mark.parametrize(
+        "content", [b"[]", b"3", b'{"a": 3}', b'{"a": ["nobody"]}', b'{"a": [["class 1"]]}', b'{"a": null}']
+    )
+    def test_tags_that_are_none(
+        self, tmp_path: Path, pictures: Entries, content: bytes, replace_file: Callable[..., Path]
+    ) -> None:
+        root = build(tmp_path / "bundle", pictures, tags={"a": ["class 1"]})
+        replace_file(root, "memory", "tags.json", content)
+        with pytest.raises(BundleError, match=r"tags\.json"):
+            Memory.open(root)
+
+
+class TestPool:
+    @pytest.mark.parametrize("pool", [2, 5, 100])
+    @pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+    def test_a_class_counts_by_the_mean_of_its_best(
+        self, tmp_path: Path, pictures: Entries, texts: Entries, queries: Floats, pool: int, weight: float
+    ) -> None:
+        root = build(tmp_path / "bundle", pictures, texts, text_weight=weight, pool=pool)
+        expected = np.zeros((len(queries), 8))
+        for share, (vectors, labels) in ((1 - weight, pictures), (weight, texts)):
+            cosines = queries.astype(np.float64) @ vectors.astype(np.float16).astype(np.float64).T
+            for label in range(8):
+                own = -np.sort(-cosines[:, labels == label], axis=1)[:, :pool]
+                expected[:, label] += share * own.mean(1)
+        check(Memory.open(root).search(queries, 5, exact=True), expected, 5)
+        check(Memory.open(root).search(queries, 5, rescore=1000), expected, 5)
+
+    def test_entries_that_were_not_fetched_count_as_the_last_that_was(self, tmp_path: Path) -> None:
+        """An upper bound: what was not fetched is not nearer."""
+        root = build(tmp_path / "bundle", clusters([30, 30, 30]), pool=10)
+        queries = clusters([1] * 3, seed=1)[0]
+        memory = Memory.open(root)
+        exact = memory.search(queries, 3, exact=True)
+        for few, all_ in zip(memory.search(queries, 3, rescore=12, exact=False), exact, strict=True):
+            known = {c.label: c.similarity for c in all_}
+            assert all(c.similarity >= known[c.label] - 1e-2 for c in few)
+
+    @pytest.mark.parametrize("pool", [0, -1, 1.5, "2", None, True])
+    def test_a_stored_number_that_is_none(
+        self, tmp_path: Path, pictures: Entries, pool: Any, edit_manifest: Callable[..., None]
+    ) -> None:
+        root = build(tmp_path / "bundle", pictures)
+        edit_manifest(root, lambda manifest: manifest["components"]["memory"]["info"].update(pool=pool))
+        with pytest.raises(BundleError, match="pool"):
+            Memory.open(root)
+
+
+class TestCentred:
+    @pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+    @pytest.mark.parametrize("exact", [True, None])
+    def test_similarities_are_of_what_is_left_of_the_means(
+        self, tmp_path: Path, pictures: Entries, texts: Entries, queries: Floats, weight: float, exact: bool | None
+    ) -> None:
+        root = build(tmp_path / "bundle", pictures, texts, text_weight=weight)
+        mean = pictures[0].mean(0)
+        asked = unit(queries - mean)
+        expected = np.zeros((len(queries), 8))
+        for share, (vectors, labels) in ((1 - weight, pictures), (weight, texts)):
+            left = vectors.astype(np.float16).astype(np.float64) - vectors.mean(0)
+            dots = asked.astype(np.float64) @ (left / np.linalg.norm(left, axis=1, keepdims=True)).T
+            expected += share * np.stack([dots[:, labels == label].max(1) for label in range(8)], 1)
+        # A stored vector's length is 1 up to the rounding of float16, and taken to be 1.
+        check(Memory.open(root, centred=True).search(queries, 5, exact=exact, rescore=1000), expected, 5, 3e-4)
+        annotate(root, "memory", centred=True)
+        check(Memory.open(root).search(queries, 5, exact=exact, rescore=1000), expected, 5, 3e-4)
+
+    def test_of_added_entries_too(self, tmp_path: Path, pictures: Entries, queries: Floats) -> None:
+        root = build(tmp_path / "bundle", pictures)
+        memory = Memory.open(root, centred=True)
+        mean = memory.parts["pictures"].reduction.mean
+        memory.add(queries[:2], ["class 1", "new"])
+        left, asked = unit(queries[:2] - mean), unit(queries - mean)
+        found = memory.search(queries, 9, exact=True)
+        for row in range(len(queries)):
+            scores = {c.label: c.similarity for c in found[row]}
+            assert scores["new"] == pytest.approx(float(asked[row] @ left[1]), abs=2e-3)
+            assert scores["class 1"] >= float(asked[row] @ left[0]) - 2e-3
+
+    def test_few_of_the_nearest_are_enough(self, tmp_path: Path) -> None:
+        entries = clusters([30] * 100, spread=0.6)
+        memory = Memory.open(build(tmp_path / "bundle", entries, dim=16), centred=True)
+        queries = clusters([1] * 100, seed=4)[0]
+        found, exact = memory.search(queries, 1, exact=False), memory.search(queries, 1, exact=True)
+        same = [a[0].label == b[0].label for a, b in zip(found, exact, strict=True)]
+        assert np.mean(same) > 0.95
+
+    def test_a_query_that_is_the_mean_is_answered(self, tmp_path: Path, pictures: Entries) -> None:
+        root = build(tmp_path / "bundle", pictures)
+        memory = Memory.open(root, centred=True)
+        mean = memory.parts["pictures"].reduction.mean[None]
+        assert all(np.isfinite(c.similarity) for c in memory.search(mean, 8)[0])
+
+    def test_a_memory_without_pictures_cannot_be(self, tmp_path: Path, texts: Entries) -> None:
+        root = build(tmp_path / "bundle", None, texts)
+        with pytest.raises(InputError, match="built with pictures"):
+            Memory.open(root, centred=True)
+        annotate(root, "memory", centred=True)
+        with pytest.raises(BundleError, match="centred"):
+            Memory.open(root)
