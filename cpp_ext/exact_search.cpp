@@ -27,15 +27,18 @@ void scan(const VectorView& vectors, Distances::Dots dots, const float* queries,
           const EntryFilter& filter, std::vector<Nearest>& best) {
     const auto query_count = static_cast<std::int64_t>(best.size());
     std::vector<const std::uint8_t*> rows(kBlock);
-    std::vector<std::uint32_t> entries(kBlock);
+    std::vector<std::uint32_t> entries(2 * kBlock);
     std::vector<float> products(kQueriesAtATime * kBlock);
-    for (std::int64_t entry = first; entry < last;) {
-        std::size_t count = 0;
-        for (; entry < last && count < kBlock; ++entry) {
-            rows[count] = vectors.row(entry);
-            entries[count] = static_cast<std::uint32_t>(entry);
-            count += filter.counts(entry) ? 1 : 0;
+    // Entries are gathered until they fill a block, so that where few count many are compared at a time.
+    std::size_t gathered = 0;
+    while (first < last || gathered > 0) {
+        while (first < last && gathered < kBlock) {
+            const std::int64_t end = std::min(last, first + kBlock);
+            gathered += filter.select(first, end, entries.data() + gathered);
+            first = end;
         }
+        const std::size_t count = std::min<std::size_t>(gathered, kBlock);
+        for (std::size_t i = 0; i < count; ++i) rows[i] = vectors.row(entries[i]);
         for (std::int64_t query = 0; query < query_count; query += kQueriesAtATime) {
             const std::int64_t some = std::min(kQueriesAtATime, query_count - query);
             dots(queries + query * vectors.dim, some, vectors.dim, rows.data(), static_cast<std::int64_t>(count),
@@ -46,6 +49,9 @@ void scan(const VectorView& vectors, Distances::Dots dots, const float* queries,
                 for (std::size_t i = 0; i < count; ++i) own.add(ranked(-product[i], entries[i]));
             }
         }
+        std::copy(entries.begin() + static_cast<std::ptrdiff_t>(count),
+                  entries.begin() + static_cast<std::ptrdiff_t>(gathered), entries.begin());
+        gathered -= count;
     }
 }
 
