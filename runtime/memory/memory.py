@@ -283,21 +283,26 @@ class Memory:
 
     def _current(self) -> View:
         """The memory as it is now."""
-        view = self._view
-        if view.is_current(*self._files):
+        view, writer = self._view, self._writer
+        # While this process holds the lock no other one changes the memory, and its own changes are in the view.
+        if (writer is not None and writer.alive) or view.is_current(*self._files):
             return view
         with self._guard:
-            if not self._view.is_current(*self._files):
-                self._view = follow(self._root, self._view)
-            return self._view
+            return self._follow()
+
+    def _follow(self) -> View:
+        if not self._view.is_current(*self._files):
+            self._view = follow(self._root, self._view)
+        return self._view
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[Writer, View]]:
         """The memory as it is, which no other thread or process changes until this is over."""
         with self._guard:
-            if self._writer is None or not self._writer.alive:
-                self._writer = Writer(self._root)
-            yield self._writer, self._current()
+            writer = self._writer if self._writer is not None and self._writer.alive else Writer(self._root)
+            view = self._follow()
+            self._writer = writer  # from now on the view is what counts
+            yield writer, view
 
 
 def _check_k(k: int, scope: Scope) -> None:

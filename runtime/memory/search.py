@@ -129,10 +129,10 @@ def _centre(part: Part, queries: Floats, entries: Ids, cosines: Floats, threads:
     mean = part.reduction.mean
     lengths = np.sqrt(np.maximum(1 - 2 * part.dots(mean, entries, threads) + mean @ mean, _SHORT**2))
     left = (cosines - (queries @ mean)[:, None]) / lengths
-    left = np.where(entries < 0, -np.inf, left).astype(np.float32)
+    left = np.where(entries < 0, -np.inf, left)
     order = np.argsort(-left, axis=1, kind="stable")
     rows = np.arange(len(queries))[:, None]
-    return entries[rows, order], left[rows, order]
+    return entries[rows, order], np.asarray(left[rows, order], np.float32)
 
 
 def _unit(vectors: Floats) -> Floats:

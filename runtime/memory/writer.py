@@ -27,7 +27,8 @@ class Writer:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = WriterLock(root)
-        self._log: log.LogWriter | None = None
+        # The log, and the memory that it belongs to.
+        self._log: tuple[str, log.LogWriter] | None = None
         sweep(root, "memory")
 
     @property
@@ -47,9 +48,10 @@ class Writer:
             BundleError: It cannot be written; all is as it was.
         """
         state = view.state.apply(change)
-        if self._log is None:
-            self._log = log.LogWriter(self._root / LOG, view.fingerprint, view.position)
-        position = self._log.append(encode(change))
+        if self._log is None or self._log[0] != view.fingerprint:
+            self._close_log()
+            self._log = (view.fingerprint, log.LogWriter(self._root / LOG, view.fingerprint, view.position))
+        position = self._log[1].append(encode(change))
         return replace(view, state=state, log=signature(self._root / LOG), position=position)
 
     def compact(self, view: View) -> None:
@@ -74,5 +76,5 @@ class Writer:
 
     def _close_log(self) -> None:
         if self._log is not None:
-            self._log.close()
+            self._log[1].close()
             self._log = None

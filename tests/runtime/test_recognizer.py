@@ -24,6 +24,7 @@ from rar.runtime import (
     WcaOptions,
 )
 from rar.runtime.clip import Clip
+from rar.runtime.memory import Entry
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -274,7 +275,9 @@ class TestSettings:
             recognizer.recognize(class_pictures, k=2, rank=rank)
 
     def test_unknown_provider(self, pictures_bundle: Path) -> None:
-        with pytest.raises(InputError, match="'gpu' is unknown; choose auto, cpu, cuda, tensorrt"):
+        with pytest.raises(
+            InputError, match="'gpu' is unknown; choose auto, engine, tensorrt, tensorrt-rtx, cuda, cpu"
+        ):
             Recognizer.open(pictures_bundle, "gpu")
 
     @pytest.mark.parametrize(
@@ -442,6 +445,124 @@ class TestDamagedBundle:
         edit_manifest(own, lambda manifest: manifest["components"]["memory"]["info"].update(rank=rank))
         with pytest.raises(BundleError, match="unknown to this release; upgrade"):
             Recognizer.open(own)
+
+
+class TestGrowth:
+    """The memory of a recognizer grows by pictures; all rankers go on."""
+
+    @pytest.fixture
+    def own(self, pictures_bundle: Path, writable: Callable[[Path], Path]) -> Path:
+        return writable(pictures_bundle)
+
+    @pytest.fixture
+    def photo(self, noise: Callable[..., Pixels]) -> Pixels:
+        return noise(90, 120, seed=3)
+
+    def test_an_added_picture_is_recognised_and_says_where_it_came_from(
+        self, own: Path, photo: Pixels, tmp_path: Path
+    ) -> None:
+        recognizer = Recognizer.open(own, "cpu", wca=WcaOptions(crops=3))
+        path = tmp_path / "noise.png"
+        Image.fromarray(photo).save(path)
+        recognizer.memory.add([path, photo], ["noise", "noise"])
+        for one in (recognizer, Recognizer.open(own, "cpu", wca=WcaOptions(crops=3))):
+            for rank in ("none", "wca"):
+                (result,) = one.recognize([path], k=5, rank=rank)  # type: ignore[arg-type]
+                assert result.retrieved[0].label == "noise"
+                assert result.retrieved[0].similarity == pytest.approx(1, abs=2e-3)
+                assert result.retrieved[0].entry == Entry("pictures", str(path))
+                assert len({c.label for c in result.candidates}) == 5
+                assert all(np.isfinite(score) for score in scores(result).values())
+
+    def test_its_name_is_a_text_as_if_it_had_been_built_with(self, own: Path, photo: Pixels) -> None:
+        recognizer = Recognizer.open(own, "cpu", text_weight=1.0)
+        recognizer.memory.add(photo, ["noise"])
+        ((source, vector),) = recognizer.memory.texts("noise")
+        assert source == "noise"
+        np.testing.assert_allclose(vector, recognizer.clip.embed_names(["noise"])[0], atol=1e-3)
+        assert recognizer.memory.classes == 5
+
+    def test_a_renamed_class_is_found_by_its_new_name_and_not_by_the_old(self, own: Path) -> None:
+        recognizer = Recognizer.open(own, "cpu", text_weight=1.0)
+        described = [source for source, _ in recognizer.memory.texts("cat")][1:]
+        recognizer.memory.relabel("cat", "tiger")
+        texts = dict(recognizer.memory.texts("tiger"))
+        assert sorted(texts) == sorted([*described, "tiger"])
+        np.testing.assert_allclose(texts["tiger"], recognizer.clip.embed_names(["tiger"])[0], atol=1e-3)
+        recognizer.memory.relabel("rocket", "tiger")  # the two are one now
+        assert "rocket" not in dict(recognizer.memory.texts("tiger"))
+        assert recognizer.memory.labels == ["tiger", "coffee", "grass"]
+
+    @pytest.mark.parametrize("rank", ["none", "wca"])
+    def test_while_pictures_stream_through_classes_come_and_go(
+        self, own: Path, class_pictures: list[Path], photo: Pixels, rank: Any
+    ) -> None:
+        recognizer = Recognizer.open(own, "cpu", wca=WcaOptions(crops=2))
+        found = []
+        for i, result in enumerate(recognizer.stream(class_pictures, k=4, rank=rank, batch_size=3)):
+            assert result.error is None
+            found.append(sorted(c.label for c in result.candidates))
+            if i == 2:
+                recognizer.memory.remove("grass")
+                recognizer.memory.remove("coffee")
+            if i == 8:
+                recognizer.memory.add(photo, ["noise"])
+        assert found[0] == ["cat", "coffee", "grass", "rocket"]
+        assert found[6] == ["cat", "rocket"]
+        assert found[-1] == ["cat", "noise", "rocket"]
+
+    def test_wca_s_texts_follow_the_memory(self, own: Path, class_pictures: list[Path]) -> None:
+        """As a ranker that was opened after the change."""
+        recognizer = Recognizer.open(own, "cpu", wca=WcaOptions(crops=3))
+        recognizer.recognize(class_pictures[:2], k=4, rank="wca")
+        recognizer.memory.relabel("grass", "lawn")
+        recognizer.memory.remove("coffee")
+        other = Recognizer.open(own, "cpu", wca=WcaOptions(crops=3))
+        pairs = zip(*(one.recognize(class_pictures, k=3, rank="wca") for one in (recognizer, other)), strict=True)
+        for a, b in pairs:
+            assert_same(a, b)
+
+    def test_a_broken_picture_adds_nothing(self, own: Path, class_pictures: list[Path]) -> None:
+        recognizer = Recognizer.open(own, "cpu")
+        with pytest.raises(InputError, match=r"picture 1: .*nowhere\.jpg.*nothing was added"):
+            recognizer.memory.add([class_pictures[0], Path("nowhere.jpg")], ["cat", "new"])
+        assert "new" not in recognizer.memory.labels
+        assert not (own / "memory.log").exists()
+
+    def test_a_memory_of_names_takes_pictures(
+        self, names_bundle: Path, writable: Callable[[Path], Path], class_pictures: list[Path]
+    ) -> None:
+        own = writable(names_bundle)
+        recognizer = Recognizer.open(own, "cpu")
+        recognizer.memory.add(class_pictures, [path.parent.name for path in class_pictures])
+        assert recognizer.memory.text_weight == 1  # as it was built
+        recognizer.memory.compact()
+        mixed = Recognizer.open(own, "cpu", text_weight=0.2)
+        labels = [result.label for result in mixed.recognize(class_pictures, k=1)]
+        assert labels == [path.parent.name for path in class_pictures]
+
+    def test_more_pictures_than_one_batch_and_any_form(self, own: Path, class_pictures: list[Path]) -> None:
+        recognizer = Recognizer.open(own, "cpu")
+        before = recognizer.memory.parts["pictures"].counts.sum()
+        recognizer.memory.add((path for path in class_pictures * 3), "all")
+        recognizer.memory.add(Image.open(class_pictures[0]), ["all"])
+        recognizer.memory.add(class_pictures[0].read_bytes(), ["all"])
+        assert recognizer.memory.parts["pictures"].counts.sum() == before + 38
+
+
+class TestFilter:
+    def test_only_the_classes_that_are_asked_for(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        for rank in ("none", "wca"):
+            for result in recognizer.recognize(class_pictures, k=2, rank=rank, labels=["cat", "grass"]):  # type: ignore[arg-type]
+                assert {c.label for c in result.candidates} == {"cat", "grass"}
+
+    def test_what_does_not_fit_is_said_at_once(self, recognizer: Recognizer) -> None:
+        with pytest.raises(InputError, match="k=3, but the filter leaves 2 classes"):
+            recognizer.stream(iter(()), k=3, labels=["cat", "grass"])
+        with pytest.raises(InputError, match="no class 'dog'"):
+            recognizer.stream(iter(()), k=1, labels=["dog"])
+        with pytest.raises(InputError, match="no tag 'pet'"):
+            recognizer.stream(iter(()), k=1, tags=["pet"])
 
 
 class TestNames:
