@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,17 @@ def _apply(root: Path, state: State, tail: log.Tail) -> State:
 
 def _names(bundle: Bundle) -> list[str]:
     names = bundle.read_json("memory", "labels.json")
-    if not isinstance(names, list) or not set(map(type, names)) <= {str} or len(set(names)) < len(names):
+    if not isinstance(names, list) or not _are_texts(names) or len(set(names)) < len(names):
         raise BundleError(f"{bundle.root}: memory/labels.json is no list of different names; build the memory again")
     return names
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    """Whether all are texts that can be written as UTF-8; of thousands in less than a millisecond."""
+    try:
+        return len("".join(values).encode()) >= 0  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
+        return False
 
 
 def _tags(bundle: Bundle, names: list[str]) -> dict[str, frozenset[str]]:
@@ -170,6 +178,8 @@ def _tags(bundle: Bundle, names: list[str]) -> dict[str, frozenset[str]]:
     try:
         tags = {str(tag): frozenset(classes) for tag, classes in stored.items()}
         strangers = frozenset().union(*tags.values()) - set(names)
+        if not _are_texts(tags):
+            raise TypeError("a tag is no text")
     except (AttributeError, TypeError) as error:
         raise BundleError(f"{bundle.root}: memory/tags.json is no {{tag: [class]}}; build the memory again") from error
     if strangers:

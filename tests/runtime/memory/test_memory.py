@@ -263,7 +263,9 @@ class TestOpen:
     def own(self, tmp_path: Path, pictures: Entries) -> Path:
         return build(tmp_path / "bundle", pictures)
 
-    @pytest.mark.parametrize("labels", [{}, None, "abc", 3, [1] * 8, ["a", None], [["a"]] * 8, ["a"] * 7, []])
+    @pytest.mark.parametrize(
+        "labels", [{}, None, "abc", 3, [1] * 8, ["a", None], [["a"]] * 8, ["a"] * 7, [], [*"abcdefg", "\ud800"]]
+    )
     def test_labels_that_are_no_names_or_too_few(
         self, own: Path, labels: object, replace_file: Callable[..., Path]
     ) -> None:
@@ -428,7 +430,8 @@ class TestFilter:
             assert memory.search(queries[:1], 1, labels=labels)[0][0].label == "class 1"
 
     @pytest.mark.parametrize(
-        "content", [b"[]", b"3", b'{"a": 3}', b'{"a": ["nobody"]}', b'{"a": [["class 1"]]}', b'{"a": null}']
+        "content",
+        [b"[]", b"3", b'{"a": 3}', b'{"a": ["nobody"]}', b'{"a": [["class 1"]]}', b'{"a": null}', b'{"\\ud800": []}'],
     )
     def test_tags_that_are_none(
         self, tmp_path: Path, pictures: Entries, content: bytes, replace_file: Callable[..., Path]
