@@ -22,7 +22,7 @@ from ..errors import BundleError, ProviderError, RarError
 from ..files import atomic_file
 from ..tensorrt_library import Library
 from .batches import Into, Piece, Values, batch_axis, plan, run_or_halve, run_pieces
-from .cuda import Cuda
+from .cuda import Cuda, Driver
 from .engine_file import Log, deserialize, explained
 from .lane import Lane
 from .protocol import Array
@@ -87,7 +87,7 @@ class EngineSession:
         self._log = Log(library)
         with device.driver.current():
             engine = deserialize(path, library, self._log, weights)
-            self._settings = _settings(engine, library, cache, self)
+            self._settings = _settings(engine, library, device, cache, self)
         _check_profiles(path, engine, profiles)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         types = {name: _dtype(library, engine.get_tensor_dtype(name)) for name in names}
@@ -183,7 +183,9 @@ class EngineSession:
         return explained(str(error), lines) if lines else error
 
 
-def _settings(engine: tensorrt.ICudaEngine, library: Library, cache: Path | None, session: EngineSession) -> Any:
+def _settings(
+    engine: tensorrt.ICudaEngine, library: Library, cuda: Cuda, cache: Path | None, session: EngineSession
+) -> Any:
     """How contexts are made: scratch memory is ours; TensorRT-RTX keeps what it compiles and captures graphs itself."""
     trt: Any = library.module
     ours = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -197,14 +199,14 @@ def _settings(engine: tensorrt.ICudaEngine, library: Library, cache: Path | None
         if cache.is_file() and not compiled.deserialize(cache.read_bytes()):
             _LOG.info("%s: of another driver or version; its kernels are compiled again", cache)
         settings.set_runtime_cache(compiled)
-        weakref.finalize(session, _save_cache, compiled, cache)
+        weakref.finalize(session, _save_cache, compiled, cache, cuda.driver)
     return settings
 
 
-def _save_cache(compiled: Any, path: Path) -> None:
+def _save_cache(compiled: Any, path: Path, driver: Driver) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
+        with driver.current(), atomic_file(path) as file:
             file.write(memoryview(compiled.serialize()))
     except OSError as error:
         _LOG.info("%s: cannot be written (%s); kernels are compiled again next time", path, error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from .cuda import cuda_or_host
 from .obstacles import PROVIDERS, check_provider, plugin_devices
 from .protocol import Array
 from .tensors import Device, Host, Tensor
+
+_LOG = logging.getLogger("rar")
 
 # What ONNX Runtime, its arenas and CUDA say where memory ends, and where a build does not fit the GPU.
 _NO_MEMORY = (
@@ -78,8 +81,9 @@ class OnnxSession:
             raise ProviderError(
                 f"provider {provider!r} does not run {path.name}: onnxruntime chose {running} ({self.placement})"
             )
+        if beside := self.placement.get(PROVIDERS["cpu"]):
+            _LOG.info("%s: %d of its %d nodes run on the CPU", path, beside, sum(self.placement.values()))
         self.outputs: Sequence[str] = [output.name for output in self._session.get_outputs()]
-        self._types = {output.name: output.type for output in self._session.get_outputs()}
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
         self._axes = {tensor.name: batch_axis(tensor.shape) for tensor in tensors}
         self.device: Device = Host() if provider == "cpu" else cuda_or_host()
@@ -149,7 +153,10 @@ def _load(path: Path, provider: str, threads: int | None, fp16: bool, options: d
         settings.add_session_config_entry(name, value)
     for folder in (value for name, value in options.items() if name.endswith("_cache_path")):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    arguments: dict[str, Any] = {"providers": [(PROVIDERS[provider], options)]}
+    chain = [(PROVIDERS[provider], options)]
+    if provider == "tensorrt":  # the same GPU, for what TensorRT does not take
+        chain.append((PROVIDERS["cuda"], {}))
+    arguments: dict[str, Any] = {"providers": chain}
     if provider == "tensorrt-rtx":
         settings.add_provider_for_devices(plugin_devices()[:1], options)
         arguments = {}
