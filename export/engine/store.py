@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rar.runtime.bundle import Bundle, stage
+from rar.runtime.bundle import Bundle, stage, sweep
 from rar.runtime.engine_checks import Check, save_checks
 from rar.runtime.engines import EngineKey, EngineRecord, Target, graph_sha256, info, records
 from rar.runtime.errors import BundleError, ExportError, ProviderError
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 _GRAPHS = ("clip/visual.onnx", "clip/text.onnx", "mllm/vision.onnx", "mllm/embed.onnx", "mllm/decoder.onnx")
 _SCRATCH = ".engines-"
+_LOCK = "engines.lock"
 
 
 @dataclass(frozen=True)
@@ -198,15 +199,17 @@ def _link(source: Path, target: Path) -> None:
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
     """Keeps other builds for a bundle waiting; the kernel lets go of it however the process ends."""
-    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise BundleError(f"{root}: cannot be written ({error.strerror}: {_LOCK}); make the folder writable") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _log.warning("%s: another process builds engines for it; waiting", root)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for left in root.glob(f"{_SCRATCH}*"):  # of a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        sweep(root, "engines")  # what a build that was killed has left
         yield
     finally:
         os.close(descriptor)

@@ -1,6 +1,5 @@
 """The cache of engines: what is built once, what is built again, and what a stopped or a second build leaves."""
 
-import itertools
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -21,7 +19,7 @@ from rar.export.engine.build import Settings
 from rar.export.engine.profiles import Shapes
 from rar.export.engine.store import Options, Outcome, build_engines
 from rar.export.engine.target import choose
-from rar.runtime import Bundle, BundleError, ExportError, ProviderError
+from rar.runtime import Bundle, BundleError, ExportError, InputError, ProviderError
 from rar.runtime.bundle import stage
 from rar.runtime.engines import Parity, Target, engine_file, find, records, set_parity
 
@@ -143,7 +141,8 @@ class TestStopped:
         self, tiny_bundle: Path, writable: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         root = writable(tiny_bundle)
-        before = sorted(path for path in root.rglob("*"))
+        (root / "engines.lock").touch()
+        before = sorted(root.rglob("*"))
 
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
@@ -151,7 +150,7 @@ class TestStopped:
         monkeypatch.setattr(store, "build", stop)
         with pytest.raises(KeyboardInterrupt):
             make(root)
-        assert sorted(path for path in root.rglob("*")) == before
+        assert sorted(root.rglob("*")) == before
 
     @pytest.mark.parametrize("moment", ["build", "save_checks"])
     def test_a_killed_build_leaves_the_bundle_as_it_was(
@@ -230,9 +229,17 @@ class TestRefused:
         with pytest.raises(ExportError, match=f"{precision} from sm{least} on, not"):
             list(build_engines(tiny_bundle, library, target, Options(precision=precision)))
 
-    def test_a_foreign_folder_is_not_locked_up(self, tiny_bundle: Path, writable: Callable[[Path], Path]) -> None:
+    def test_a_folder_that_cannot_be_written(self, tiny_bundle: Path, writable: Callable[[Path], Path]) -> None:
         root = writable(tiny_bundle)
-        for _ in itertools.repeat(None, 2):  # the lock is let go of where building fails
-            with pytest.raises(ExportError):
-                make(root, precision="fp8")
-        assert np.array(built(root)).tolist() == [VISUAL, TEXT]
+        (root / "engines.lock").mkdir()
+        with pytest.raises(BundleError, match=r"cannot be written .*engines\.lock"):
+            make(root)
+
+    def test_a_refused_build_lets_go_of_the_bundle(
+        self, tiny_bundle: Path, writable: Callable[[Path], Path], tmp_path: Path
+    ) -> None:
+        root = writable(tiny_bundle)
+        options = Options(precision="fp8", images=str(tmp_path / "none"))
+        with pytest.raises(InputError, match="none"):  # no pictures to calibrate on
+            list(build_engines(root, *choose("sm89"), options))
+        assert built(root) == [VISUAL, TEXT]
