@@ -184,14 +184,14 @@ def _text_weight(pictures: bool, names: bool, wanted: float | None) -> float:
 
 def _write_vectors(
     folder: Path, dim: int, source: MemorySource, pictures: Iterable[npt.NDArray[np.float16]]
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], Iterable[str]]:
     """Writes the vectors of a part of pictures; returns the class of each, and where it came from."""
     folder.mkdir()
     with VectorWriter(folder, dim) as writer:
         if source.embeddings is None:
             for vectors in pictures:
                 writer.append(vectors)
-            return [image.label for image in source.images], [str(image.path) for image in source.images]
+            return [image.label for image in source.images], (str(image.path) for image in source.images)
         labels: list[str] = []
         sources: list[str] = []
         known: dict[str, str] = {}

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rar.export.labelled import LabelledImage, check_labels, few_shot, read_classes, read_descriptions, read_images
+from rar.export.labelled import (
+    LabelledImage,
+    check_labels,
+    few_shot,
+    read_classes,
+    read_descriptions,
+    read_images,
+    read_tags,
+)
 from rar.runtime import InputError
 
 
@@ -238,6 +246,32 @@ class TestDescriptions:
         refuses(read_descriptions, tmp_path / "nowhere.json", "cannot be read")
         (tmp_path / "d.json").write_bytes(b'{"caf\xe9": []}')
         refuses(read_descriptions, tmp_path / "d.json", "UTF-8")
+
+
+class TestTags:
+    def write(self, tmp_path: Path, text: str) -> Path:
+        (tmp_path / "t.json").write_text(text, encoding="utf-8")
+        return tmp_path / "t.json"
+
+    def test_classes_a_tag(self, tmp_path: Path) -> None:
+        tags = {"pet": ["cat", "dog"], "烤": ["烤鸭"]}
+        assert read_tags(self.write(tmp_path, json.dumps(tags))) == tags
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[]", r"must be a JSON object of \{tag: \[classes\]\} with at least one tag"),
+            ('{"pet": "cat"}', "the tag 'pet' must be a list of classes"),
+            ('{"pet": []}', "tag 'pet': holds no class name"),
+            ('{"pet": ["cat", "cat"]}', "tag 'pet', entry 2: the class 'cat' stands there twice"),
+            ('{"pet": ["cat", " "]}', "none blank"),
+            ('{" ": ["cat"]}', "blank"),
+            ('{"pet": ["cat"], "pet": ["dog"]}', "'pet' stands there twice"),
+        ],
+        ids=lambda value: value[:30],
+    )
+    def test_other_forms(self, tmp_path: Path, text: str, message: str) -> None:
+        refuses(read_tags, self.write(tmp_path, text), message)
 
 
 class TestFewShot:
