@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args.run(args)
         except ImportError as error:
-            raise ExportError(f"{error}; install the extras: pip install 'rar-runtime[cpu,export,starter]'") from error
+            extras = "interchange" if error.name in ("faiss", "pyarrow") else "cpu,export,starter"
+            raise ExportError(f"{error}; install the extras: pip install 'rar-runtime[{extras}]'") from error
         return 0
 
     return guard(f"rar-export {args.command}", run)

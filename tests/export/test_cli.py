@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -318,6 +319,16 @@ class TestChanges:
         np.testing.assert_allclose(part.vectors[:9], kept, atol=1e-3)
         np.testing.assert_allclose(part.vectors[9:], np.eye(32)[:2], atol=1e-3)
         assert [again.labels[i] for i in part.labels[9:]] == ["coffee", "unicorn"]
+
+    @pytest.mark.parametrize(("module", "name"), [("faiss", "v.index"), ("pyarrow", "v.parquet")])
+    def test_what_to_install_is_said(
+        self, filled: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+    ) -> None:
+        monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.delitem(sys.modules, "rar.export.interchange.faiss_index", raising=False)
+        capsys.readouterr()
+        assert "rar-runtime[interchange]" in fails(capsys, "vectors", filled, tmp_path / name)
+        assert list(tmp_path.glob("*v.*")) == []
 
     def test_texts_out(self, filled: Path, tmp_path: Path, capsys: Capture) -> None:
         assert main(["vectors", str(filled), str(tmp_path / "t.npy"), "--part", "texts"]) == 0
