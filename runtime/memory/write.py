@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
-from usearch.index import Index
 
 from .. import _native
 from ..errors import InputError
@@ -187,6 +186,9 @@ def write_shard(
     Raises:
         OSError: The file cannot be written.
     """
+    # Only who writes an index loads what builds it: half a second, and not needed to search.
+    from usearch.index import Index
+
     dtype = settings.index_dtype
     metric = "hamming" if dtype == "b1" else "l2sq"
     index = Index(ndim=reduction.dim, metric=metric, dtype=dtype, connectivity=CONNECTIVITY, expansion_add=EXPANSION)
@@ -201,7 +203,7 @@ def write_shard(
             bar.update(len(some))
     try:
         index.save(str(path))
-        # usearch does not look at what becomes of its last bytes.
+        # Opened as a search will open it: a file that is not whole must not get into a bundle.
         whole = _native.Graph(map_bytes(path)).size == len(index)
     except (RuntimeError, ValueError) as error:
         raise OSError(errno.EIO, f"the index could not be written ({error})") from error
