@@ -24,6 +24,8 @@ DEFAULT_DIM = 64
 _INT8_LARGEST = 127
 # R, how many of the nearest at the reduced dimension a recall target scores again.
 _RESCORE = 50
+# Where the search for the smallest dimension begins.
+_FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _smallest(
     Doubled until it does, then bisected: recall rises with the dimension (but falls again where whitening gets to
     directions of noise).
     """
-    best, low, high = 0.0, 0, 1
+    best, low, high = 0.0, 0, min(_FEWEST, most)
     while (recall := recall_at(vectors, at(high), dtype, held)) < target.share:
         best = max(best, recall)
         if high == most:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from rar.runtime.errors import InputError
 
@@ -189,8 +190,8 @@ def mean_of(vectors: Vectors) -> Doubles:
 
 
 def blocks(vectors: Vectors) -> Iterator[Vectors]:
-    """The vectors in order, some thousands at a time."""
-    for start in range(0, len(vectors), _BLOCK):
+    """The vectors in order, some thousands at a time; a pass that takes long shows how far it is."""
+    for start in tqdm(range(0, len(vectors), _BLOCK), desc="reduction", unit="", leave=False, delay=1, disable=None):
         yield vectors[start : start + _BLOCK]
 
 
