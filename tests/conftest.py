@@ -223,6 +223,8 @@ def _no_leftovers(tmp_path: Path) -> Iterator[None]:
     """After each test: no staging folder or temporary file has been left beside what it wrote."""
     yield
     left = [
-        path for path in tmp_path.rglob(".*") if path.name.startswith((".memory-", ".clip-", ".mllm-", ".bundle.json."))
+        path
+        for path in tmp_path.rglob(".*")
+        if path.name.startswith((".memory-", ".clip-", ".mllm-", ".engines-", ".bundle.json."))
     ]
     assert not left

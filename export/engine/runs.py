@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from rar.runtime.bundle import Bundle
 from rar.runtime.engine_checks import Array, Check
 from rar.runtime.errors import BundleError
+from rar.runtime.files import sha256
 from rar.runtime.images import find_images, load_image
 from rar.runtime.preprocess import Preprocess
 from rar.runtime.session import OnnxSession
@@ -63,8 +65,18 @@ def calibration(bundle: Bundle, graph: str, images: str | None) -> Iterator[Inpu
     if graph not in _SEEING:
         yield _texts(bundle, graph)
         return
-    for path in (find_images(Path(images)) if images is not None else package_photos())[:_CALIBRATION]:
+    for path in _photos(images):
         yield _pictures(bundle, graph, [load_image(path)])
+
+
+def calibration_flag(images: str | None) -> str:
+    """For an engine's key: which pictures it was calibrated on; raises as `calibration` does."""
+    digests = "".join(sha256(path) for path in _photos(images))
+    return f"calibrated-{hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+
+
+def _photos(images: str | None) -> list[Path]:
+    return (find_images(Path(images)) if images is not None else package_photos())[:_CALIBRATION]
 
 
 def run(bundle: Bundle, graph: str, inputs: Inputs) -> dict[str, Array]:

@@ -136,6 +136,8 @@ def _plans(bundle: Bundle, target: Target, options: Options) -> list[_Plan]:
         own = graph_precision(model, graph)
         precision, how = plan_precision(model, graph, target.library, options.precision)
         check_conversion(graph, own, precision, options.settings.weight_stripped)
+        if precision in ("int8", "fp8") and WEIGHTS_ONLY not in how:
+            how = (*how, runs.calibration_flag(options.images))
         profiles = graph_profiles(bundle, model, graph, options.shapes)
         flags = tuple(sorted((*how, *options.settings.flags)))
         key = EngineKey(graph_sha256(bundle, component, name), target, precision, profiles, flags)

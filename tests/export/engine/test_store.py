@@ -96,6 +96,19 @@ class TestCache:
         assert built(own, **options) == []
         assert len(records(Bundle.open(own), TARGET)) == 2
 
+    def test_other_pictures_to_calibrate_on_are_built_again(
+        self, own: Path, photos: list[Path], tmp_path: Path
+    ) -> None:
+        (tmp_path / "photos").mkdir()
+        for photo in photos[:2]:
+            shutil.copy(photo, tmp_path / "photos")
+        library, target = choose("sm89")
+        found = [
+            [outcome.built for outcome in build_engines(own, library, target, Options(precision="fp8", images=images))]
+            for images in (None, None, str(tmp_path / "photos"))
+        ]
+        assert found == [[True, True], [False, False], [True, True]]
+
     def test_targets_stand_beside_each_other(self, own: Path) -> None:
         library, other = choose("sm89")
         assert all(outcome.built for outcome in build_engines(own, library, other, Options()))
