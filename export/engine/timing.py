@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from rar.runtime.engines import Target
 from rar.runtime.errors import InputError
 from rar.runtime.files import atomic_file
+from rar.runtime.session.options import cache_folder
 
 _log = logging.getLogger(__name__)
 
 
 def timing_file(target: Target) -> Path:
     """Where the cache of a library on a GPU lies by default: it belongs to the machine, not to a bundle."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rar" / f"{target.library}-{target.arch}-{target.version}.timing"
+    return cache_folder() / target.library / f"{target.arch}-{target.version}.timing"
 
 
 def read_timing(path: Path, target: Target) -> bytes:
