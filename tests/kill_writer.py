@@ -25,6 +25,10 @@ from rar.runtime.memory import compact
 # Where the writer stands: calls begun, calls completed.
 _PLACE = struct.Struct("qq")
 _MOST_CALLS = 12
+# Seconds that no writer needs.
+_HANGS = 120
+# Pictures from which on classes go rather than come.
+_MANY = 500
 _LEFT = {"bundle.json", "memory", "memory-2", "memory.log", "memory.lock"}
 
 
@@ -32,6 +36,8 @@ def change(memory: Memory | None, model: Model, seed: int) -> None:
     """One seeded change of the model, and of a memory if one is given."""
     chance = random.Random(seed)
     kind = chance.choice(["add", "add", "add", "remove", "relabel", "compact"])
+    if len(model.entries["pictures"]) > _MANY:
+        kind = "remove"
     if kind == "add" or len(model.classes) < 3:
         labels = [f"class {chance.randrange(12)}" for _ in range(chance.randint(1, 40))]
         sources = [f"{seed}/{i}" for i in range(len(labels))]
@@ -79,8 +85,9 @@ def kill_one(root: Path, model: Model, seed: int) -> tuple[Model, str]:
         finally:
             os._exit(0)
     until, patience = chance.randint(0, _MOST_CALLS), chance.uniform(0, 0.01)
+    deadline = time.monotonic() + _HANGS
     while _PLACE.unpack(place[:])[0] < until and os.waitpid(child, os.WNOHANG) == (0, 0):
-        pass
+        assert time.monotonic() < deadline, f"the writer hangs: {_PLACE.unpack(place[:])}"
     time.sleep(patience)
     try:
         os.kill(child, signal.SIGKILL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -147,10 +148,19 @@ def write_index(folder: Path, reduction: Reduction, settings: PartSettings, *, t
     reduction.save(folder / "reduction.npz")
     vectors = map_npy(folder / "vectors.npy")
     shards = shard_numbers(len(vectors), settings.shards)
-    with tqdm(total=len(vectors), desc=f"{folder.name} index", unit="", disable=None) as bar:
+    with _progress(f"{folder.name} index", len(vectors)) as bar:
         for shard, numbers in enumerate(shards):
             write_shard(folder / shard_name(shard), vectors, numbers, reduction, settings, threads=threads, bar=bar)
     return replace(settings, shards=len(shards))
+
+
+def _progress(what: str, entries: int) -> AbstractContextManager[tqdm[Any] | None]:
+    """A bar where the work takes its time, None where not.
+
+    Forked processes share tqdm's lock: one that is killed while it holds it stops the others for good. So what a device
+    does every now and then does without.
+    """
+    return tqdm(total=entries, desc=what, unit="", disable=None) if entries > _REPEATABLE else nullcontext()
 
 
 def shard_numbers(entries: int, shards: int) -> list[npt.NDArray[np.int64]]:
