@@ -18,6 +18,7 @@ from rar.export.memory import MemorySource, build_memory
 from rar.export.tune import Judged, judge, ranker_name, rankers, retrieve
 from rar.runtime.bundle import Bundle, copy
 from rar.runtime.errors import InputError
+from rar.runtime.grain import GrainOptions
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.probe import sureness
@@ -104,7 +105,11 @@ def _rank(
             rows["none"] = _row(judged, judged.right[:, 0])
         rows[name] = _row(judged, judged.hits(0.0)) | {"milliseconds": judged.milliseconds}
         tuning = recognizer.tuning
-        options = MllmOptions(settings["mode"], settings["debias"]) if "mode" in settings else MllmOptions()
+        options: MllmOptions | GrainOptions | None = None
+        if "mode" in settings:
+            options = MllmOptions(settings["mode"], settings["debias"])
+        elif "alpha" in settings:
+            options = GrainOptions(settings["alpha"])
         if tuning is not None and tuning.fits(settings["rank"], options):
             hits = judged.hits(tuning.fusion)
             rows[name] |= {"fused": report.share(hits), "fusion": tuning.fusion}

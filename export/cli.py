@@ -14,6 +14,7 @@ from rar.runtime.session import ORDER
 
 from .engine.cli import add_engine
 from .finetune.options import FinetuneOptions
+from .grain.cli import add_parser as add_grain
 
 if TYPE_CHECKING:
     from .interchange import Embeddings
@@ -138,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     memory.add_argument(
         "--rank",
-        choices=["none", "wca", "mllm"],
+        choices=["none", "wca", "grain", "mllm"],
         default="none",
         help="the bundle's default ranker (default: %(default)s)",
     )
@@ -252,6 +253,8 @@ def _parser() -> argparse.ArgumentParser:
     finetune.set_defaults(run=_finetune)
 
     add_engine(commands)
+
+    add_grain(commands)
 
     inspect = commands.add_parser(
         "inspect",
@@ -373,6 +376,9 @@ def _memory(args: argparse.Namespace) -> None:
         raise
     counts = ", ".join(f"{info[part]['entries']} {part}" for part in ("pictures", "texts") if part in info)
     print(f"{target.root}: {info['classes']} classes, {counts}")
+    names = dict.fromkeys([*source.classes, *(image.label for image in images)])
+    if source.descriptions and (bare := [name for name in names if name not in source.descriptions]):
+        print(f"{len(bare)} classes have no description, as {bare[0]!r}; WCA and GRAIN go by their names")
 
 
 def _embeddings(args: argparse.Namespace) -> Embeddings | None:

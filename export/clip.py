@@ -25,6 +25,10 @@ from .photos import package_photos
 # Random crops a calibration picture: one photo gives ranges at several scales.
 _CROPS = 8
 _MAX_PICTURES = 64
+# What the manifest calls the comparison of each output.
+_PARITY = {
+    "image_embeds": "visual", "image_features": "features", "region_embeds": "regions", "region_boxes": "boxes",
+}  # fmt: skip
 
 
 def export_clip(
@@ -91,9 +95,7 @@ def export_clip(
             scheme[name] = graph.convert(full, final, precision, _calibration(encoder, calibrating))
             bar.update()
         found = parity.compare_visual(encoder, staging.folder / "visual.onnx", comparing, precision)
-        result["visual"] = found["image_embeds"]
-        if "image_features" in found:
-            result["features"] = found["image_features"]
+        result.update((_PARITY[name], value) for name, value in found.items())
         result["text"] = parity.compare_text(encoder, staging.folder / "text.onnx", precision)
         encoder.tokenizer.save(str(staging.folder / "tokenizer.json"))
         write_json(staging.folder / "preprocess.json", encoder.preprocess.to_dict())

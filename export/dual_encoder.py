@@ -46,7 +46,9 @@ class DualEncoder:
         reference_preprocess: The model's own preparation of one picture: float32 [3, S, S].
         reference_tokenize: The model's own tokenizer: int64 [N, L].
         templates: Prompt templates for class names.
-        visual_outputs: What `visual` returns; `image_features`, float32 [N, t, C], is for an MLLM that sees by them.
+        visual_outputs: What `visual` returns; `image_features`, float32 [N, t, C], is for an MLLM that sees by them,
+            `region_embeds`, float32 [N, q, d], and `region_boxes`, float32 [N, q, 4], for the GRAIN ranker.
+        tolerance: By how much an element of an fp32 graph's outputs may differ; None for as much as their cosine may.
     """
 
     source: str
@@ -59,6 +61,7 @@ class DualEncoder:
     reference_tokenize: Callable[[Sequence[str]], npt.NDArray[np.int64]]
     templates: tuple[str, ...] = TEMPLATES
     visual_outputs: tuple[str, ...] = ("image_embeds",)
+    tolerance: float | None = None
 
     def runtime_tokenizer(self) -> Tokenizer:
         """The tokenizer as the runtime will run it."""

@@ -121,7 +121,7 @@ def _tokenizer(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
         if tokenizer.reduction_fn is not None:
             raise ExportError("tokenizers that drop words at random are not supported")
-        return _byte_pair(tokenizer), clean
+        return byte_pair(tokenizer), clean
     if getattr(tokenizer, "strip_sep_token", False) or getattr(tokenizer, "tokenizer_mode", ""):
         raise ExportError("tokenizers that rewrite their separators are not supported")
     inner = tokenizer.tokenizer
@@ -132,7 +132,7 @@ def _tokenizer(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
     return backend, clean
 
 
-def _byte_pair(simple: Any) -> tokenizers.Tokenizer:
+def byte_pair(simple: Any) -> tokenizers.Tokenizer:
     """open_clip's SimpleTokenizer, rebuilt from its own tables."""
     import tokenizers
     from tokenizers import models, pre_tokenizers, processors

@@ -39,11 +39,12 @@ LIMITS: dict[Precision, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Cosines:
-    """Cosines between exported and source embeddings."""
+    """Cosines between exported and source embeddings, and the largest difference of an element."""
 
     min: float
     mean: float
     count: int
+    max_difference: float
 
 
 def compare_visual(
@@ -69,7 +70,7 @@ def compare_visual(
             source[name].append(value.flatten(1).numpy())
             exported[name].append(graphs[name].reshape(1, -1))
     return {
-        name: _check(f"visual {name}", np.concatenate(source[name]), np.concatenate(exported[name]), precision)
+        name: _check(f"visual {name}", np.concatenate(source[name]), np.concatenate(exported[name]), precision, encoder)
         for name in names
     }
 
@@ -91,7 +92,7 @@ def compare_text(encoder: DualEncoder, graph: Path, precision: Precision) -> dic
         with torch.inference_mode():
             source.append(encoder.text(torch.from_numpy(ids)).numpy())
         exported.append(session.run({"input_ids": ids})["text_embeds"])
-    return _check("text", np.concatenate(source), np.concatenate(exported), precision)
+    return _check("text", np.concatenate(source), np.concatenate(exported), precision, encoder)
 
 
 def compare_preprocess(encoder: DualEncoder, pictures: Sequence[Path]) -> dict[str, float | int]:
@@ -159,14 +160,25 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
 
 
 def _check(
-    part: str, source: npt.NDArray[np.float32], exported: npt.NDArray[np.float32], precision: Precision
+    part: str,
+    source: npt.NDArray[np.float32],
+    exported: npt.NDArray[np.float32],
+    precision: Precision,
+    encoder: DualEncoder,
 ) -> dict[str, Any]:
     values = cosines(source, exported)
-    result = Cosines(float(values.min()), float(values.mean()), len(values))
+    result = Cosines(
+        float(values.min()), float(values.mean()), len(values), float(np.abs(exported - source).max(initial=0))
+    )
     least, mean = LIMITS[precision]
     if not (result.min >= least and result.mean >= mean):  # written so that NaN fails
         raise ExportError(
             f"the {precision} {part} graph is too far from PyTorch: cosine min {result.min:.5f}, mean "
             f"{result.mean:.5f} over {result.count}; the limits are {least} and {mean}. Choose a higher precision"
+        )
+    if precision == "fp32" and encoder.tolerance is not None and result.max_difference > encoder.tolerance:
+        raise ExportError(
+            f"the fp32 {part} graph is too far from PyTorch: an element differs by {result.max_difference:.3g}; the "
+            f"limit is {encoder.tolerance:g}. Please report this model"
         )
     return asdict(result)

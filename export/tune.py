@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from rar.runtime import bundle as bundles
 from rar.runtime.errors import ImageError, InputError
+from rar.runtime.grain import Grain, GrainOptions
 from rar.runtime.images import Pixels, load_image
 from rar.runtime.memory import Candidate, Memory
 from rar.runtime.mllm.model import Mllm
@@ -41,6 +42,9 @@ WEIGHTS = np.concatenate([[0.0], np.geomspace(0.3, 3000, 41)])
 # Beside it a float32 has no room for a ranker's score: the retrieval's order is left.
 _RETRIEVAL_ALONE = 1e12
 _CHUNK = 16
+# Shares of the whole picture that are tried for the GRAIN ranker.
+_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_STORED = ("rank", "mode", "debias", "alpha", "fusion")
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ def tune(
     }
     if weighing is not None:
         measured["weighing"] = vars(weighing)
-    stored: dict[str, Any] = {key: rows[best][key] for key in ("rank", "mode", "debias", "fusion") if key in rows[best]}
+    stored: dict[str, Any] = {key: rows[best][key] for key in _STORED if key in rows[best]}
     stored |= {"gate": gate["margin"], "gate_by": gate_by, "measured": measured}
     # Where nothing gains, the weight keeps the ranker from harm even when it is asked for.
     rank: Rank = stored["rank"] if gains(judged[best], rows[best]["fusion"]) else "none"
@@ -300,7 +304,9 @@ def retrieve(recognizer: Recognizer, images: Sequence[LabelledImage], k: int) ->
 
 
 def ranker_name(settings: Mapping[str, Any]) -> str:
-    """One of `rankers` for the reader: rank, mode, and where it counts debias."""
+    """One of `rankers` for the reader: rank, mode, and where it counts debias or alpha."""
+    if "alpha" in settings:
+        return f"{settings['rank']} ({settings['alpha']:g})"
     name = " ".join(str(settings[key]) for key in ("rank", "mode") if key in settings)
     return f"{name} ({settings['debias']})" if settings.get("mode") == "choice" else name
 
@@ -312,6 +318,9 @@ def rankers(
     bundle = bundles.Bundle.open(path)
     if "texts" in recognizer.memory.parts:
         yield {"rank": "wca"}, Wca(recognizer.clip, recognizer.memory)
+    if recognizer.clip.has_regions:
+        for alpha in _ALPHAS:
+            yield {"rank": "grain", "alpha": alpha}, Grain(recognizer.clip, recognizer.memory, GrainOptions(alpha))
     if "mllm" not in bundle.components:
         return
     model = Mllm(bundle, recognizer.clip, threads)

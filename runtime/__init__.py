@@ -9,9 +9,11 @@ Example:
 
 from .bundle import Bundle
 from .errors import BundleError, ExportError, ImageError, InputError, ProviderError, RarError
+from .grain import GrainOptions
 from .memory import Candidate, Memory
 from .mllm.ranker import MllmOptions
 from .preprocess import Preprocess, native_features
+from .rank import Region
 from .recognizer import Recognizer, Result
 from .regions import Blur
 from .wca import WcaOptions
@@ -22,6 +24,7 @@ __all__ = [
     "BundleError",
     "Candidate",
     "ExportError",
+    "GrainOptions",
     "ImageError",
     "InputError",
     "Memory",
@@ -30,6 +33,7 @@ __all__ = [
     "ProviderError",
     "RarError",
     "Recognizer",
+    "Region",
     "Result",
     "WcaOptions",
     "native_features",

@@ -123,6 +123,7 @@ def to_json(path: Path, result: Result, provider: str) -> str:
             ranked_by=result.ranked_by,
             skipped=result.skipped,
             fallback=result.fallback,
+            regions=[vars(region) for region in result.regions],
             milliseconds=result.timings,
             provider=provider,
         )

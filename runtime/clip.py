@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +18,34 @@ from .tokenizer import Tokenizer
 Floats = npt.NDArray[np.float32]
 
 _TEXTS_A_RUN = 64
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What the region queries of a GRAIN encoder found in one picture.
+
+    Attributes:
+        embeddings: float32 [q, d], L2-normalised.
+        boxes: float32 [q, 4], x0, y0, x1, y1 in shares of the picture's width and height.
+    """
+
+    embeddings: Floats
+    boxes: Floats
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass of the picture tower says of N pictures.
+
+    Attributes:
+        embeddings: float32 [N, d], L2-normalised.
+        features: float32 [N, t, C], or None where the encoder gives no `image_features`.
+        regions: One a picture, or None where the encoder gives no regions.
+    """
+
+    embeddings: Floats
+    features: Floats | None = None
+    regions: Sequence[Regions] | None = None
 
 
 class Clip:
@@ -74,15 +103,32 @@ class Clip:
         Returns:
             float32 [N, d], L2-normalised; float32 [N, t, C], or None where the encoder gives no `image_features`.
         """
-        if not self.has_features:
-            return self.embed_pixels(pixels), None
-        found = self.visual.run({"pixel_values": pixels}, ["image_embeds", "image_features"])
-        return np.asarray(found["image_embeds"], np.float32), np.asarray(found["image_features"], np.float32)
+        seen = self.see(pixels)
+        return seen.embeddings, seen.features
+
+    def see(self, pixels: Floats) -> Seen:
+        """All that the encoder says of float32 [N, 3, S, S], in one pass."""
+        wanted = ["image_embeds"]
+        wanted += ["image_features"] if self.has_features else []
+        wanted += ["region_embeds", "region_boxes"] if self.has_regions else []
+        found = {
+            name: np.asarray(value, np.float32)
+            for name, value in self.visual.run({"pixel_values": pixels}, wanted).items()
+        }
+        regions = None
+        if self.has_regions:
+            regions = [Regions(*own) for own in zip(found["region_embeds"], found["region_boxes"], strict=True)]
+        return Seen(found["image_embeds"], found.get("image_features"), regions)
 
     @property
     def has_features(self) -> bool:
         """Whether the picture tower has the second output `image_features`."""
         return "image_features" in self.visual.outputs
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the picture tower is GRAIN's, with region queries."""
+        return {"region_embeds", "region_boxes"} <= set(self.visual.outputs)
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Texts -> float32 [N, d], L2-normalised.

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .clip import Regions
 from .images import Pixels
 from .memory import Candidate
 
@@ -25,12 +26,14 @@ class Query:
         embedding: float32 [d], L2-normalised.
         candidates: The k retrieved classes, best first.
         features: float32 [t, C], the encoder's `image_features`; None where it gives none.
+        regions: The encoder's regions; None where it gives none.
     """
 
     pixels: Pixels
     embedding: Floats
     candidates: Sequence[Candidate]
     features: Floats | None = None
+    regions: Regions | None = None
 
     @property
     def margin(self) -> float:
@@ -40,16 +43,35 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A part of a picture that spoke for one of its candidates.
+
+    Attributes:
+        label: The candidate's class.
+        box: x0, y0, x1, y1 in pixels.
+        description: What the class says of itself that is nearest to the part.
+        score: Their cosine.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+    description: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Ranking:
     """What a ranker says about one picture's candidates; it can neither add one nor lose one.
 
     Attributes:
         scores: float32 [k], in the candidates' order; higher is better.
         fallback: Whether its answer could not be used, so that all scores are equal.
+        regions: Where in the picture it saw what, the surest first, if it looks at parts.
     """
 
     scores: Floats
     fallback: bool = False
+    regions: Sequence[Region] = ()
 
     def order(self, candidates: Sequence[Candidate], fusion: float = 0.0) -> list[Candidate]:
         """The candidates by falling final score, the mean of score and similarity.

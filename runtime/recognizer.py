@@ -19,17 +19,18 @@ import numpy.typing as npt
 from .bundle import Bundle
 from .clip import Clip
 from .errors import BundleError, ImageError, InputError, RarError
+from .grain import Grain, GrainOptions
 from .images import Pixels, Source, load_image
 from .memory import Candidate, Memory
 from .mllm.model import Mllm
 from .mllm.ranker import MllmOptions, MllmRanker
 from .probe import Probe, sureness
-from .rank import Query, Ranker, Ranking
+from .rank import Query, Ranker, Ranking, Region
 from .session import Options
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
-Rank: TypeAlias = Literal["none", "wca", "mllm"]
+Rank: TypeAlias = Literal["none", "wca", "grain", "mllm"]
 RANKS: tuple[Rank, ...] = get_args(Rank)
 Gate: TypeAlias = Literal["off", "unsure"]
 GATES: tuple[Gate, ...] = get_args(Gate)
@@ -55,6 +56,8 @@ class Result:
         skipped: Why the ranker that was asked for was left out: `gate`, the retrieval was sure, or `deadline`, it
             would have come too late.
         fallback: Whether the ranker's answer could not be used, so that the order is the retrieval's after all.
+        regions: Where the ranker saw what, and for which candidate that spoke most; the surest first. Only `grain`
+            looks at regions.
     """
 
     label: str | None = None
@@ -66,6 +69,7 @@ class Result:
     ranked_by: Rank | None = None
     skipped: Literal["gate", "deadline"] | None = None
     fallback: bool = False
+    regions: Sequence[Region] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Recognizer:
         *,
         default_rank: Rank = "none",
         wca: WcaOptions | None = None,
+        grain: GrainOptions | None = None,
         mllm: MllmOptions | None = None,
         tuning: Tuning | None = None,
         probe: Probe | None = None,
@@ -140,6 +145,7 @@ class Recognizer:
         self._bundle = bundle
         self._threads = threads
         self._wca_options = wca
+        self._grain_options = grain or (tuning and tuning.grain) or GrainOptions()
         self._mllm_options = mllm or (tuning and tuning.mllm) or MllmOptions()
         self._rankers: dict[Rank, Ranker | None] = {"none": None}
         self._loading = Lock()  # two threads must not each load an MLLM
@@ -156,6 +162,7 @@ class Recognizer:
         threads: int | None = None,
         text_weight: float | None = None,
         wca: WcaOptions | None = None,
+        grain: GrainOptions | None = None,
         mllm: MllmOptions | None = None,
         options: Options | None = None,
     ) -> Recognizer:
@@ -169,8 +176,9 @@ class Recognizer:
             threads: Threads of decoding, of preprocessing and of each session; None for one a core.
             text_weight: Replaces the memory's weight of texts against pictures, 0 to 1.
             wca: Settings of the WCA ranker.
-            mllm: Settings of the MLLM ranker; None for what `rar-export tune` stored, or else the defaults. What was
+            grain: Settings of the GRAIN ranker; None for what `rar-export tune` stored, or else the defaults. What was
                 fitted for other settings (fusion, gate) is not used.
+            mllm: Settings of the MLLM ranker, likewise.
             options: Provider -> ONNX Runtime's own options for it, as strings; they come before the bundle's.
 
         Raises:
@@ -198,6 +206,7 @@ class Recognizer:
             Memory.open(bundle, text_weight, embed=clip, threads=threads),
             default_rank=rank,
             wca=wca,
+            grain=grain,
             mllm=mllm,
             tuning=tuning,
             probe=Probe.open(bundle) if tuning and tuning.gate_by == "probe" else None,
@@ -225,8 +234,9 @@ class Recognizer:
         Args:
             images: Paths, bytes, PIL images, uint8 RGB arrays [H, W, 3], mixed; or one of them.
             k: Candidates a picture.
-            rank: `none` keeps the retrieval's order, `wca` ranks by crops and descriptions, `mllm` by the bundle's
-                multimodal LLM; None takes the bundle's default.
+            rank: `none` keeps the retrieval's order, `wca` ranks by crops and descriptions, `grain` by a GRAIN
+                encoder's regions and descriptions, `mllm` by the bundle's multimodal LLM; None takes the bundle's
+                default.
             gate: `unsure` ranks only pictures whose best class is less sure than the margin that `rar-export tune`
                 fitted; `off` ranks all.
             deadline_ms: Milliseconds from when a batch is picked up. Pictures whose ranking would come later, going
@@ -313,7 +323,8 @@ class Recognizer:
         if deadline_ms is not None and not deadline_ms > 0:
             raise InputError(f"deadline_ms={deadline_ms}; give more than 0, or None for no deadline")
         ranker = self._ranker(rank)
-        tuning = self.tuning if self.tuning and self.tuning.fits(rank, self._mllm_options) else None
+        options = self._mllm_options if rank == "mllm" else self._grain_options if rank == "grain" else None
+        tuning = self.tuning if self.tuning and self.tuning.fits(rank, options) else None
         margin, probe = math.inf, None
         if gate == "unsure" and ranker is not None:
             if tuning is None or tuning.gate is None:
@@ -356,11 +367,13 @@ class Recognizer:
         if not good:
             return []
         with _timed(batch.timings, "embed"):
-            embeddings, features = self.clip.encode(batch.tensor)
+            seen = self.clip.see(batch.tensor)
         with _timed(batch.timings, "search"):
-            found = self.memory.search(embeddings, k, labels=within.labels, tags=within.tags, fewer=True)
-        seen: Iterable[npt.NDArray[np.float32] | None] = [None] * len(good) if features is None else features
-        return [Query(*parts) for parts in zip(good, embeddings, found, seen, strict=True)]
+            found = self.memory.search(seen.embeddings, k, labels=within.labels, tags=within.tags, fewer=True)
+        nothing = [None] * len(good)
+        features = nothing if seen.features is None else seen.features
+        regions = nothing if seen.regions is None else seen.regions
+        return [Query(*parts) for parts in zip(good, seen.embeddings, found, features, regions, strict=True)]
 
     def _answer(self, batch: _Batch, plan: _Plan) -> Iterator[Result]:
         queries = self._retrieve(batch, plan.k, plan.within)
@@ -422,6 +435,8 @@ class Recognizer:
             if rank not in self._rankers:
                 if rank == "mllm":
                     self._rankers[rank] = MllmRanker(Mllm(self._bundle, self.clip, self._threads), self._mllm_options)
+                elif rank == "grain":
+                    self._rankers[rank] = Grain(self.clip, self.memory, self._grain_options)
                 else:
                     self._rankers[rank] = Wca(self.clip, self.memory, self._wca_options)
             return self._rankers[rank]
@@ -449,6 +464,7 @@ def _ranked(query: Query, ranking: Ranking, plan: _Plan, timings: dict[str, floa
         timings,
         ranked_by=plan.rank,
         fallback=ranking.fallback,
+        regions=ranking.regions,
     )
 
 

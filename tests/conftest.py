@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-pytest_plugins = ["tiny_mllm"]
+pytest_plugins = ["tiny_grain", "tiny_mllm"]
 
 # No deadline: the machine may be shared. Derandomised: a run can be repeated.
 settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)

@@ -78,16 +78,16 @@ def load(source: str, tiles: int | None = None) -> Mllm:
     import torch
     import transformers
 
-    with _loading(source, "configuration"):
+    with loading(source, "configuration"):
         config = transformers.AutoConfig.from_pretrained(source)
     if config.model_type not in ARCHITECTURES:
         raise ExportError(f"{source}: is a {config.model_type} model; supported are {', '.join(ARCHITECTURES)}")
-    with _loading(source, "tokenizer"):
+    with loading(source, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(source)
-    with _loading(source, "image processor"):
+    with loading(source, "image processor"):
         images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
-    with _loading(source, "weights"):
+    with loading(source, "weights"):
         loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
             source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
         )
@@ -101,7 +101,7 @@ def load(source: str, tiles: int | None = None) -> Mllm:
 
 
 @contextmanager
-def _loading(source: str, part: str) -> Iterator[None]:
+def loading(source: str, part: str) -> Iterator[None]:
     """What transformers raises on a part of a folder, as an `ExportError` that names the part."""
     try:
         yield

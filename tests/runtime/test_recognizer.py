@@ -271,7 +271,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("rank", ["mllm2", "", "WCA"])
     def test_unknown_rank(self, recognizer: Recognizer, class_pictures: list[Path], rank: Any) -> None:
-        with pytest.raises(InputError, match="unknown; choose none, wca, mllm"):
+        with pytest.raises(InputError, match="unknown; choose none, wca, grain, mllm"):
             recognizer.recognize(class_pictures, k=2, rank=rank)
 
     def test_unknown_provider(self, pictures_bundle: Path) -> None:

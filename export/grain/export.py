@@ -1,0 +1,86 @@
+"""A trained GRAIN as a dual encoder that sees regions, for `rar.export.clip.export_clip`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..dual_encoder import DualEncoder
+from .boxes import to_corners
+from .checkpoint import load
+from .config import MEAN, STD
+from .data import preprocess
+from .model import Grain
+from .tokens import CLEAN, backend
+
+# By how much an element of an fp32 graph's output may differ from PyTorch's.
+_TOLERANCE = 1e-5
+
+
+def load_encoder(path: Path, size: str | None = None) -> DualEncoder:
+    """Loads a checkpoint; see `checkpoint.load`.
+
+    The picture tower gives the image query's embedding, and the region queries' with their boxes: x0, y0, x1, y1 in
+    shares of the picture. The released backbone's own image embedding is not among them: GRAIN leaves it untrained.
+    """
+    return dual_encoder(load(path, size).model, f"GRAIN {path.name}")
+
+
+def dual_encoder(model: Grain, source: str) -> DualEncoder:
+    """A network in eval mode, as the one export path takes it."""
+    import open_clip
+
+    config = model.config
+    simple = open_clip.SimpleTokenizer(context_length=config.context)
+
+    def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
+        """The released code's: Resize((S, S), bicubic), ToTensor, Normalize."""
+        squashed = image.resize((config.image, config.image), Image.Resampling.BICUBIC)
+        scaled = np.asarray(squashed, np.float32) / 255
+        normal = (scaled - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+        return np.asarray(normal.transpose(2, 0, 1), np.float32)
+
+    def reference_tokenize(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        return np.asarray(simple(list(texts)).numpy())
+
+    return DualEncoder(
+        source=source,
+        visual=_Visual(model).eval(),
+        text=_Text(model).eval(),
+        preprocess=preprocess(config),
+        tokenizer=backend(config),
+        clean=CLEAN,
+        reference_preprocess=reference_preprocess,
+        reference_tokenize=reference_tokenize,
+        visual_outputs=("image_embeds", "region_embeds", "region_boxes"),
+        tolerance=_TOLERANCE,
+    )
+
+
+class _Visual(torch.nn.Module):
+    """float32 [N, 3, S, S] -> float32 [N, d], [N, q, d] and [N, q, 4]."""
+
+    def __init__(self, model: Grain) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen = self.model.see(pixels)
+        return seen.images, seen.regions, to_corners(seen.boxes[-1]).clamp(0, 1)
+
+
+class _Text(torch.nn.Module):
+    """int64 [N, L] -> float32 [N, d]."""
+
+    def __init__(self, model: Grain) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model.read(ids)

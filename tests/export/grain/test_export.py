@@ -1,0 +1,121 @@
+"""Checkpoints as bundles: the graphs against PyTorch, at each precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_grain import MICRO
+
+from rar.export.cli import main
+from rar.export.grain import checkpoint
+from rar.export.grain.boxes import to_corners
+from rar.export.grain.export import dual_encoder, load_encoder
+from rar.export.grain.model import Grain
+from rar.export.parity import compare_visual
+from rar.runtime import Bundle, ExportError
+from rar.runtime.clip import Clip
+from rar.runtime.images import load_image
+
+
+def test_regions_and_boxes_are_pytorchs_for_any_batch(micro_bundle: Path, network: Grain, photos: list[Path]) -> None:
+    clip = Clip(Bundle.open(micro_bundle), "cpu")
+    for count in (1, 2, 5):
+        pixels = clip.preprocess([load_image(path) for path in photos[:count]])
+        with torch.no_grad():
+            expected = network.see(torch.from_numpy(pixels))
+        found = clip.see(pixels)
+        assert found.regions is not None
+        np.testing.assert_allclose(found.embeddings, expected.images, atol=1e-5)
+        np.testing.assert_allclose([one.embeddings for one in found.regions], expected.regions, atol=1e-5)
+        corners = to_corners(expected.boxes[-1]).clamp(0, 1)
+        np.testing.assert_allclose([one.boxes for one in found.regions], corners, atol=1e-5)
+
+
+def test_the_bundle_says_how_it_was_made(micro_bundle: Path) -> None:
+    bundle = Bundle.open(micro_bundle)
+    info, settings = bundle.component("clip").info, bundle.read_json("clip", "preprocess.json")
+    assert (settings["size"], settings["fit"], settings["filter"]) == (32, "squash", "bicubic")
+    assert settings["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert settings["std"] == pytest.approx([0.229, 0.224, 0.225])
+    assert (info["dim"], info["clean"], info["scheme"]) == (24, "lower", {"visual": "fp32", "text": "fp32"})
+    for part in ("visual", "regions", "boxes", "text"):
+        assert info["parity"][part]["max_difference"] <= 1e-5
+    assert info["parity"]["preprocess"]["max_difference"] <= 1e-5
+    assert info["parity"]["tokenizer"]["equal"] == info["parity"]["tokenizer"]["count"]
+
+
+def test_texts_are_those_of_the_released_tokenizer_and_tower(micro_bundle: Path, network: Grain) -> None:
+    import open_clip
+
+    texts = ["a striped red circle", "Crème brûlée &amp; co", "word " * 90, ""]
+    ids = open_clip.SimpleTokenizer(context_length=MICRO.context)(texts)
+    with torch.no_grad():
+        expected = network.read(ids)
+    np.testing.assert_allclose(Clip(Bundle.open(micro_bundle), "cpu").embed_texts(texts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_command_turns_a_checkpoint_into_a_bundle(
+    precision: str,
+    network: Grain,
+    micro_bundle: Path,
+    photos: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = tmp_path / "c.pth.tar", tmp_path / "bundle"
+    checkpoint.save(path, network, epoch=1, iteration=9)
+    assert main(["grain", "export", str(path), str(out), "--precision", precision]) == 0
+    assert f"GRAIN c.pth.tar, 24-d, {precision}, largest difference to PyTorch" in capsys.readouterr().out
+    info = Bundle.open(out).component("clip").info
+    assert info["scheme"]["visual"] == {"fp16": "fp16", "int8": "int8 dynamic"}[precision]
+    full, low = (Clip(Bundle.open(path), "cpu") for path in (micro_bundle, out))
+    pixels = full.preprocess([load_image(path) for path in photos[:4]])
+    ours, theirs = low.see(pixels).regions, full.see(pixels).regions
+    assert ours is not None
+    assert theirs is not None
+    for own, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(own.boxes, other.boxes, atol=0.02)
+        assert (own.embeddings * other.embeddings).sum(1).min() > 0.99
+    sizes = [Bundle.open(path).component("clip").files["text.onnx.data"].bytes for path in (out, micro_bundle)]
+    assert sizes[0] < sizes[1]
+
+
+def test_the_command_says_what_a_checkpoint_is_not(
+    network: Grain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "c.pth.tar", tmp_path / "bundle"
+    checkpoint.save(path, network, epoch=1, iteration=9)
+    assert main(["grain", "export", str(path), str(out), "--size", "vit-b16"]) == 2
+    assert "is not of the size vit-b16" in capsys.readouterr().err
+    assert main(["grain", "export", str(tmp_path / "none"), str(out)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_graph_that_differs_is_refused(network: Grain, micro_bundle: Path, photos: list[Path]) -> None:
+    encoder, graph = dual_encoder(network, "GRAIN"), micro_bundle / "clip" / "visual.onnx"
+    assert compare_visual(encoder, graph, photos[:2], "fp32")["region_boxes"]["max_difference"] <= 1e-5
+    with pytest.raises(ExportError, match=r"an element differs by .*; the limit is 1e-12"):
+        compare_visual(replace(encoder, tolerance=1e-12), graph, photos[:2], "fp32")
+    with torch.no_grad():
+        network.decoder.bbox_embed.layers[-1].bias.add_(1e-3)
+    with pytest.raises(ExportError, match=r"region_boxes graph is too far from PyTorch.*the limit is 1e-05"):
+        compare_visual(encoder, graph, photos[:2], "fp32")
+
+
+def test_a_loaded_encoder_is_the_trained_network(network: Grain, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pth.tar", network, epoch=1, iteration=9)
+    encoder = load_encoder(tmp_path / "c.pth.tar")
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        images, regions, boxes = encoder.visual(pixels)
+        seen = network.see(pixels)
+    assert encoder.source == "GRAIN c.pth.tar"
+    assert torch.equal(images, seen.images)
+    assert torch.equal(regions, seen.regions)
+    assert torch.equal(boxes, to_corners(seen.boxes[-1]).clamp(0, 1))
