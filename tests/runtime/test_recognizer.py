@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from rar.export.labelled import read_images
 from rar.export.memory import MemorySource, build_memory
 from rar.runtime import (
     Bundle,
@@ -540,6 +541,21 @@ class TestGrowth:
         mixed = Recognizer.open(own, "cpu", text_weight=0.2)
         labels = [result.label for result in mixed.recognize(class_pictures, k=1)]
         assert labels == [path.parent.name for path in class_pictures]
+
+    def test_built_again_from_the_same_source_it_is_as_it_was_built(
+        self, own: Path, labelled_folder: Path, photo: Pixels
+    ) -> None:
+        source = MemorySource(images=read_images(labelled_folder))
+        for _ in range(2):
+            build_memory(Bundle.open(own), source, dim="8", provider="cpu")
+            fingerprint = Bundle.open(own).component("memory").fingerprint
+            recognizer = Recognizer.open(own, "cpu")
+            assert len(recognizer.memory.labels) == 4
+            recognizer.memory.add(photo, ["noise"])
+            recognizer.memory.close()
+        build_memory(Bundle.open(own), source, dim="8", provider="cpu")
+        assert Bundle.open(own).component("memory").fingerprint == fingerprint  # so the log would have fitted
+        assert len(Recognizer.open(own, "cpu").memory.labels) == 4
 
     def test_more_pictures_than_one_batch_and_any_form(self, own: Path, class_pictures: list[Path]) -> None:
         recognizer = Recognizer.open(own, "cpu")
