@@ -16,6 +16,7 @@ _COMMANDS = {
     "ranking": "what each ranker makes of the candidates, by k and by shots",
     "new-classes": "ranking of classes that fine-tuning never saw",
     "imagenet": "the starter's retrieval by names against its backbone's classifier",
+    "memory": "recall, speed and size of the memory against faiss, hnswlib and usearch",
     "grain": "a small GRAIN, trained on seeded scenes, against the caption contrast alone",
     "grain-latency": "a GRAIN B/16 picture tower beside CLIP's B/16",
     "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",

@@ -18,7 +18,7 @@ from rar.runtime.files import write_json
 
 _PACKAGES = (
     "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
-    "open_clip_torch", "transformers",
+    "open_clip_torch", "transformers", "faiss-cpu", "hnswlib",
 )  # fmt: skip
 
 

@@ -1,0 +1,100 @@
+"""Builds what is measured, each thing in a process of its own, and keeps it: an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rar.runtime.files import write_json
+
+from .process import in_a_process
+
+_MADE = "made.json"
+_SAMPLE_SECONDS = 0.02
+
+
+def made(folder: Path, settings: Mapping[str, Any], make: Callable[[Path], None]) -> dict[str, Any]:
+    """Makes a folder of files, unless it is there and was made with the same settings.
+
+    Args:
+        folder: The folder.
+        settings: All that the files depend on; JSON.
+        make: Writes them into a folder that is there and empty; pickled, and run in a process of its own.
+
+    Returns:
+        What it cost: `seconds`, `cpu_seconds`, and `peak_bytes`, the most memory that the process had at a time besides
+        mapped files.
+    """
+    told = _read(folder / _MADE)
+    if told is not None and told["settings"] == json.loads(json.dumps(settings)):
+        return dict(told["cost"])
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    for old in (folder, unfinished):
+        shutil.rmtree(old, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    with in_a_process(partial(_open_maker, make, unfinished)) as ask, _peak_of(ask("pid")) as peak:
+        cost = ask("make")
+    cost["peak_bytes"] = max(peak)
+    write_json(unfinished / _MADE, {"settings": settings, "cost": cost})
+    os.replace(unfinished, folder)
+    return dict(cost)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return told
+
+
+def _open_maker(make: Callable[[Path], None], folder: Path) -> Callable[[str], Any]:
+    def serve(task: str) -> Any:
+        if task == "pid":
+            return os.getpid()
+        began, before = perf_counter(), _cpu_seconds()
+        make(folder)
+        return {"seconds": perf_counter() - began, "cpu_seconds": _cpu_seconds() - before}
+
+    return serve
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def _peak_of(process: int) -> Iterator[list[int]]:
+    """Watches a process from outside: what it runs may hold its interpreter's lock for minutes."""
+    peak, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SAMPLE_SECONDS):
+            with suppress(OSError):
+                peak[0] = max(peak[0], anonymous_bytes(process))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
+
+
+def anonymous_bytes(process: int) -> int:
+    """Resident memory of a process that is no part of a file."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
