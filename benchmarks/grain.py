@@ -36,21 +36,13 @@ from rar.runtime.recognizer import Recognizer
 
 from . import report
 from .grain_evaluate import masked_descriptions, zero_shot
-from .grain_scenes import (
-    Scenes,
-    class_scenes,
-    kinds,
-    mixed_scenes,
-    product_scenes,
-    read_products,
-    train_scenes,
-    write,
-)
+from .grain_scenes import Scenes, class_scenes, mixed_scenes, product_scenes, train_scenes, write
+from .grain_things import kinds, read_products
 
 CONFIG = SIZES["tiny"]
 SCENES = 24_000
 OPTIONS = TrainOptions(epochs=1.6, batch=128, lr=1e-3, warmup=0.05, save_every=100)
-CONTRAST = {"box_weight": 0.0, "region_weight": 0.0}
+CONTRAST = replace(OPTIONS, box_weight=0.0, region_weight=0.0)
 
 # Of what is measured with; training scenes have the run's own seed.
 _HELD_OUT_SEED, _VAL_SEED, _TEST_SEED = 1000, 1001, 1002
@@ -92,12 +84,11 @@ def run_seed(work: Path, grocery: Path, seed: int) -> dict[str, Any]:
     held_out = mixed_scenes(_HELD_OUT, _HELD_OUT_SEED, read_products(grocery, "val"))
     row: dict[str, Any] = {"seed": seed}
     scenes: Scenes | None = None
-    for name, weights in (("grain", {}), ("contrast", CONTRAST)):
+    for name, options in (("grain", OPTIONS), ("contrast", CONTRAST)):
         folder = work / f"{name}-{seed}"
-        options = replace(OPTIONS, seed=seed, **weights)
         began = perf_counter()
         scenes = scenes or train_scenes(SCENES, seed, read_products(grocery, "train"))
-        path = train(scenes, folder, CONFIG, options, held_out)
+        path = train(scenes, folder, CONFIG, replace(options, seed=seed), held_out)
         model = checkpoint.load(path).model
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
         minutes = (perf_counter() - began) / 60
@@ -156,7 +147,7 @@ def rank(trained: Path, bundle: Path, pictures: Path) -> dict[str, Any]:
     for name, best in fitted.items():
         test = judge(best["ranker"], queries["test"], truth["test"], name)
         found["retrieval"] = report.share(test.right[:, 0])
-        found["in_k"] = report.share(test.right.any(1))
+        found["in_k"] = report.share(np.asarray(test.right.any(1)))
         found[name] = {
             **best["settings"],
             "fusion": best["fusion"],

@@ -41,13 +41,12 @@ class Example:
 
 
 class Examples(Protocol):
-    """A training set or a held-out one.
+    """A training set or a held-out one."""
 
-    Attributes:
-        left_out: Flaws that were met so far, counted.
-    """
-
-    left_out: Counter[str]
+    @property
+    def left_out(self) -> Counter[str]:
+        """Flaws that were met so far, counted."""
+        ...
 
     def __len__(self) -> int: ...
 

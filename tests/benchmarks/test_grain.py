@@ -11,22 +11,19 @@ import pytest
 from PIL import Image
 from tiny_grain import MICRO
 
-from rar.benchmarks import grain, grain_latency, grain_scenes
+from rar.benchmarks import grain, grain_latency
 from rar.benchmarks.cli import main
-from rar.benchmarks.grain_scenes import (
+from rar.benchmarks.grain_scenes import SIDE, class_scenes, mixed_scenes, product_scenes, train_scenes, write
+from rar.benchmarks.grain_things import (
     COLOURS,
     SHAPES,
-    SIDE,
     SIZES,
     TEXTURES,
     Product,
-    class_scenes,
     kinds,
-    mixed_scenes,
-    product_scenes,
+    mask,
+    pattern,
     read_products,
-    train_scenes,
-    write,
 )
 from rar.export.grain.annotations import read_annotations
 from rar.export.grain.config import SIZES as CONFIGS
@@ -129,14 +126,14 @@ class TestScenes:
 
     @pytest.mark.parametrize("shape", SHAPES)
     def test_shapes_touch_all_sides_and_differ(self, shape: str) -> None:
-        mask = np.asarray(grain_scenes._mask(shape)) > 127
-        assert mask.any(0).all() or shape == "crescent"
-        assert [mask[0].any(), mask[-1].any(), mask[:, 0].any()] == [True] * 3
-        others = [np.asarray(grain_scenes._mask(other)) > 127 for other in SHAPES if other != shape]
-        assert min((mask != other).mean() for other in others) > 0.08
+        own = np.asarray(mask(shape)) > 127
+        assert own.any(0).all() or shape == "crescent"
+        assert [own[0].any(), own[-1].any(), own[:, 0].any()] == [True] * 3
+        others = [np.asarray(mask(other)) > 127 for other in SHAPES if other != shape]
+        assert min((own != other).mean() for other in others) > 0.08
 
     def test_textures_darken_a_part_or_nothing(self) -> None:
-        shares = {t: grain_scenes._pattern(t, 40, 40, np.random.default_rng(0)).mean() for t in TEXTURES}
+        shares = {t: pattern(t, 40, 40, np.random.default_rng(0)).mean() for t in TEXTURES}
         assert shares["plain"] == 0
         assert all(0.15 < shares[texture] < 0.6 for texture in TEXTURES if texture != "plain")
 
@@ -154,7 +151,9 @@ def test_the_recipe_runs_to_its_end_and_again_from_what_is_there(
     monkeypatch.setitem(CONFIGS, "micro", MICRO)  # type: ignore[misc]
     monkeypatch.setattr(grain, "CONFIG", MICRO)
     monkeypatch.setattr(grain, "SCENES", 16)
-    monkeypatch.setattr(grain, "OPTIONS", replace(TrainOptions(), epochs=0.5, batch=8, save_every=2))
+    short = TrainOptions(epochs=0.5, batch=8, save_every=2)
+    monkeypatch.setattr(grain, "OPTIONS", short)
+    monkeypatch.setattr(grain, "CONTRAST", replace(short, box_weight=0.0, region_weight=0.0))
     for name, count in (("_HELD_OUT", 4), ("_RETRIEVED", 8), ("_CLASSIFIED", 6), ("_PRODUCTS", 4), ("_VAL", 6)):
         monkeypatch.setattr(grain, name, count)
     out = tmp_path / "r.json"
