@@ -16,6 +16,8 @@ from torch.nn import functional
 from .config import GrainConfig
 from .decoder import RegionDecoder
 
+_GROUPS = 4
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -57,7 +59,14 @@ class Grain(nn.Module):
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Seen, Tensor, Tensor]:
         """A training step in one call: pictures, texts, and the scale of their cosines."""
-        return self.see(pixels), self.read(ids), self.backbone.logit_scale.exp()
+        return self.see(pixels), self._read_by_length(ids), self.backbone.logit_scale.exp()
+
+    def _read_by_length(self, ids: Tensor) -> Tensor:
+        """As `read`, in groups of like length: padded to the longest, most of a batch would be padding."""
+        lengths = ids.argmax(-1) + 1
+        order = lengths.argsort()
+        groups = [self.read(ids[part, : int(lengths[part[-1]])]) for part in order.tensor_split(_GROUPS) if len(part)]
+        return torch.cat(groups)[order.argsort()]
 
 
 class Backbone(nn.Module):

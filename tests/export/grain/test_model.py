@@ -81,6 +81,17 @@ def test_a_text_does_not_see_what_follows_its_end(network: Grain) -> None:
         torch.testing.assert_close(network.read(ids), network.read(ids[:, :4]), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_texts_trained_in_groups_are_those_read_at_once(count: int, network: Grain) -> None:
+    chance, end = torch.Generator().manual_seed(count), MICRO.vocabulary - 1
+    ids = torch.randint(1, 400, (count, 12), generator=chance)
+    for row, length in enumerate(torch.randint(1, 12, (count,), generator=chance).tolist()):
+        ids[row, length], ids[row, length + 1 :] = end, 0
+    with torch.no_grad():
+        _, texts, _ = network(torch.randn(2, 3, 32, 32), ids)
+        torch.testing.assert_close(texts, network.read(ids), atol=1e-6, rtol=1e-5)
+
+
 def test_a_picture_is_seen_alike_in_any_batch(network: Grain) -> None:
     pixels = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
