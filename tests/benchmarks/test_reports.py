@@ -114,6 +114,10 @@ def test_retrieve_times_every_stage_of_both_stacks(labelled_folder: Path, tmp_pa
     for row in result["results"]:
         assert all(row["stages_ms"][stage]["median"] > 0 for stage in ("decode", "preprocess", "embed", "search"))
     assert all(row["speedup"] == 1 for row in result["results"] if row["stack"] == "plain")
+    # A number only where something measured it, and what or why not in any case.
+    measured = result["power"] in ("nvml", "sysfs")
+    assert measured or result["power"].startswith("no power is measured: ")
+    assert all(("power" in row) == measured for row in result["results"])
 
 
 def test_spread_and_share() -> None:
