@@ -36,7 +36,7 @@ def choose(arch: str | None = None, library: str | None = None) -> tuple[Library
     if name == "tensorrt_rtx" and arch not in RTX_ARCHS:
         raise ExportError(
             f"TensorRT-RTX is for RTX cards and builds for {', '.join(RTX_ARCHS)}, not for {arch}: data-centre GPUs "
-            "(sm90, sm100) and Jetsons (sm87, sm101) take --library tensorrt, which builds on the device itself"
+            "(sm90, sm100) and Jetsons (sm87, sm110) take --library tensorrt, which builds on the device itself"
         )
     if name == "tensorrt":
         _check_here(arch)
