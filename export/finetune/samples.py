@@ -22,8 +22,8 @@ from rar.runtime.clip import Clip
 from rar.runtime.errors import InputError
 from rar.runtime.files import atomic_file
 
-from ..labelled import LabelledImage, check_labels
 from ..embedding import embed_images
+from ..labelled import LabelledImage, check_labels
 
 Floats = npt.NDArray[np.float32]
 
