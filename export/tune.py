@@ -42,6 +42,8 @@ WEIGHTS = np.concatenate([[0.0], np.geomspace(0.3, 3000, 41)])
 # Beside it a float32 has no room for a ranker's score: the retrieval's order is left.
 _RETRIEVAL_ALONE = 1e12
 _CHUNK = 16
+# Of the pictures that a loss allows to skip, what is skipped.
+_SHARE = 0.9
 # Shares of the whole picture that are tried for the GRAIN ranker.
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _STORED = ("rank", "mode", "debias", "alpha", "fusion")
@@ -225,7 +227,7 @@ def fit_fusion(judged: Judged) -> float:
 
 
 def fit_gate(judged: Judged, fusion: float, loss: float, margins: Floats) -> dict[str, float]:
-    """The smallest margin above which the retrieval's order may stand.
+    """The margin above which the retrieval's order may stand: somewhat more than the stated loss asks for.
 
     Args:
         judged: The ranker on held-out pictures.
@@ -245,7 +247,9 @@ def fit_gate(judged: Judged, fusion: float, loss: float, margins: Floats) -> dic
     apart = np.concatenate([[True], np.diff(margins[order]) < 0, [True]])
     allowed = np.flatnonzero(apart & (lost <= loss / 100 * len(order) + 1e-9))
     # One that nothing is known of is never sure.
-    count = int(allowed[allowed <= int((margins > -np.inf).sum())][-1])
+    allowed = allowed[allowed <= int((margins > -np.inf).sum())]
+    # Where the loss is just reached, other pictures would lose more.
+    count = int(allowed[-1] if allowed[-1] == len(order) else allowed[allowed <= _SHARE * allowed[-1]][-1])
     if count:
         margin = margins[order[count - 1]]
         # Halfway to the next, which must not be skipped: the last bit of a margin depends on the batch.
