@@ -42,7 +42,7 @@ class RegionDecoder(nn.Module):
             [layers, N, q, 4], the boxes after each layer, the last one's last: centre, width and height in shares
             of the picture.
         """
-        states = self.transformer(self.proj(tokens), self.query_embed.weight[None].expand(len(tokens), -1, -1))
+        states = self.transformer(self.proj(tokens), self.query_embed.weight[None].expand(tokens.shape[0], -1, -1))
         last = states[-1]
         boxes = self.bbox_embed(states[:, :, :-1]).sigmoid()
         return last[:, -1] @ self.img_proj, last[:, :-1] @ self.obj_proj, boxes

@@ -105,7 +105,7 @@ class Backbone(nn.Module):
         length = ids.shape[1]
         state = self.token_embedding(ids) + self.positional_embedding[:length]
         state = self.ln_final(self.transformer(state, attn_mask=self.mask[:length, :length]))
-        ends: Tensor = state[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+        ends: Tensor = state[torch.arange(ids.shape[0], device=ids.device), ids.argmax(-1)]
         return ends @ self.text_projection
 
     def _initialise(self, config: GrainConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from rar.export.grain import checkpoint
 from rar.export.grain.boxes import to_corners
 from rar.export.grain.export import dual_encoder, load_encoder
 from rar.export.grain.model import Grain
+from rar.export.graph import convert
 from rar.export.parity import compare_visual
 from rar.runtime import Bundle, ExportError
-from rar.runtime.clip import Clip
+from rar.runtime.clip import Clip, Regions
 from rar.runtime.images import load_image
+from rar.runtime.session import OnnxSession
 
 
 def test_regions_and_boxes_are_pytorchs_for_any_batch(micro_bundle: Path, network: Grain, photos: list[Path]) -> None:
@@ -58,31 +61,36 @@ def test_texts_are_those_of_the_released_tokenizer_and_tower(micro_bundle: Path,
     np.testing.assert_allclose(Clip(Bundle.open(micro_bundle), "cpu").embed_texts(texts), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_command_turns_a_checkpoint_into_a_bundle(
-    precision: str,
-    network: Grain,
-    micro_bundle: Path,
-    photos: list[Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path, out = tmp_path / "c.pth.tar", tmp_path / "bundle"
-    checkpoint.save(path, network, epoch=1, iteration=9)
-    assert main(["grain", "export", str(path), str(out), "--precision", precision]) == 0
-    assert f"GRAIN c.pth.tar, 24-d, {precision}, largest difference to PyTorch" in capsys.readouterr().out
-    info = Bundle.open(out).component("clip").info
-    assert info["scheme"]["visual"] == {"fp16": "fp16", "int8": "int8 dynamic"}[precision]
-    full, low = (Clip(Bundle.open(path), "cpu") for path in (micro_bundle, out))
-    pixels = full.preprocess([load_image(path) for path in photos[:4]])
-    ours, theirs = low.see(pixels).regions, full.see(pixels).regions
+def same_regions(ours: Sequence[Regions] | None, theirs: Sequence[Regions] | None) -> None:
     assert ours is not None
     assert theirs is not None
     for own, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(own.boxes, other.boxes, atol=0.02)
         assert (own.embeddings * other.embeddings).sum(1).min() > 0.99
+
+
+def test_the_command_turns_a_checkpoint_into_an_int8_bundle(
+    network: Grain, micro_bundle: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "c.pth.tar", tmp_path / "bundle"
+    checkpoint.save(path, network, epoch=1, iteration=9)
+    assert main(["grain", "export", str(path), str(out), "--precision", "int8"]) == 0
+    assert "GRAIN c.pth.tar, 24-d, int8, largest difference to PyTorch" in capsys.readouterr().out
+    assert Bundle.open(out).component("clip").info["scheme"]["visual"] == "int8 dynamic"
+    full, low = (Clip(Bundle.open(path), "cpu") for path in (micro_bundle, out))
+    pixels = full.preprocess([load_image(path) for path in photos[:4]])
+    same_regions(low.see(pixels).regions, full.see(pixels).regions)
     sizes = [Bundle.open(path).component("clip").files["text.onnx.data"].bytes for path in (out, micro_bundle)]
     assert sizes[0] < sizes[1]
+
+
+def test_the_graph_in_fp16_sees_the_same(micro_bundle: Path, photos: list[Path], tmp_path: Path) -> None:
+    full = Clip(Bundle.open(micro_bundle), "cpu")
+    convert(micro_bundle / "clip" / "visual.onnx", tmp_path / "visual.onnx", "fp16", [])
+    pixels = full.preprocess([load_image(path) for path in photos[:4]])
+    found = OnnxSession(tmp_path / "visual.onnx", "cpu", fp16=True).run({"pixel_values": pixels})
+    regions = [Regions(*own) for own in zip(found["region_embeds"], found["region_boxes"], strict=True)]
+    same_regions(regions, full.see(pixels).regions)
 
 
 def test_the_command_says_what_a_checkpoint_is_not(
