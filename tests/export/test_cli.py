@@ -54,7 +54,11 @@ class TestMemory:
             (["--images", "PICTURES"], "4 classes, 12 pictures, 4 texts", 0.0),
             (["--classes", "classes.txt"], "3 classes, 3 texts", 1.0),
             (["--descriptions", "descriptions.json"], "1 classes, 3 texts", 1.0),
-            (["--classes", "classes.txt", "--descriptions", "descriptions.json"], "3 classes, 5 texts", 1.0),
+            (
+                ["--classes", "classes.txt", "--descriptions", "descriptions.json"],
+                "3 classes, 5 texts\n2 classes have no description, as 'rocket'; WCA and GRAIN go by their names",
+                1.0,
+            ),
             (["--images", "PICTURES", "--classes", "classes.txt"], "5 classes, 12 pictures, 5 texts", 0.5),
             (["--images", "PICTURES", "--text-weight", "0.25"], "4 classes, 12 pictures, 4 texts", 0.25),
             (["--images", "PICTURES", "--shots", "2"], "4 classes, 8 pictures, 4 texts", 0.0),
