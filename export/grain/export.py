@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from ..dual_encoder import DualEncoder
 from .boxes import to_corners
 from .checkpoint import load
 from .config import MEAN, STD
 from .data import preprocess
-from .model import Grain
+from .model import Grain, unit
 from .tokens import CLEAN, backend
 
 # By how much an element of an fp32 graph's output may differ from PyTorch's.
@@ -68,11 +70,38 @@ class _Visual(torch.nn.Module):
 
     def __init__(self, model: Grain) -> None:
         super().__init__()
-        self.model = model
+        self.tower, self.decoder = model.backbone.visual, deepcopy(model.decoder)
+        for layer in self.decoder.transformer.decoder.layers:
+            for name, part in list(layer.named_children()):
+                if isinstance(part, torch.nn.MultiheadAttention):
+                    setattr(layer, name, _Attention(part))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        seen = self.model.see(pixels)
-        return seen.images, seen.regions, to_corners(seen.boxes[-1]).clamp(0, 1)
+        images, regions, boxes = self.decoder(self.tower.forward_features(pixels))
+        return unit(images), unit(regions), to_corners(boxes[-1]).clamp(0, 1)
+
+
+class _Attention(torch.nn.Module):
+    """`MultiheadAttention` with three weights in place of one: cut out at run time they could not be quantised."""
+
+    def __init__(self, packed: torch.nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads = packed.num_heads
+        parts = zip(packed.in_proj_weight.detach().chunk(3), packed.in_proj_bias.detach().chunk(3), strict=True)
+        self.query, self.key, self.value = (_linear(weight, bias) for weight, bias in parts)
+        self.out = packed.out_proj
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool) -> tuple[Tensor, None]:
+        projected = (self.query(query), self.key(key), self.value(value))
+        heads = [state.unflatten(-1, (self.heads, -1)).transpose(1, 2) for state in projected]
+        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return self.out(mixed), None
+
+
+def _linear(weight: Tensor, bias: Tensor) -> torch.nn.Linear:
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    return linear
 
 
 class _Text(torch.nn.Module):

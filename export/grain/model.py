@@ -51,11 +51,11 @@ class Grain(nn.Module):
     def see(self, pixels: Tensor) -> Seen:
         """float32 [N, 3, S, S], normalised -> embeddings and boxes."""
         images, regions, boxes = self.decoder(self.backbone.visual.forward_features(pixels))
-        return Seen(_unit(images), _unit(regions), boxes.float())
+        return Seen(unit(images), unit(regions), boxes.float())
 
     def read(self, ids: Tensor) -> Tensor:
         """int64 [N, L], as the tokenizer gives them or cut after the longest text -> float32 [N, d], L2-normalised."""
-        return _unit(self.backbone.encode_text(ids))
+        return unit(self.backbone.encode_text(ids))
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Seen, Tensor, Tensor]:
         """A training step in one call: pictures, texts, and the scale of their cosines."""
@@ -122,5 +122,6 @@ class Backbone(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=narrow)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """Float32, each last axis scaled to length 1."""
     return functional.normalize(vectors.float(), dim=-1)
