@@ -17,7 +17,7 @@ from rar.runtime.images import load_image
 from rar.runtime.memory import Candidate, Memory
 from rar.runtime.recognizer import RANKS, Recognizer
 
-from . import report
+from . import record
 
 Floats = npt.NDArray[np.float32]
 _BATCH = 32
@@ -66,14 +66,14 @@ def run(args: argparse.Namespace) -> int:
             f"in {args.k} candidates {row['recall']['percent']:5.1f}"
         )
     result = {
-        "environment": report.environment(),
-        "encoder": report.encoder(bundle, recognizer.provider),
+        "environment": record.environment(),
+        "encoder": record.encoder(bundle, recognizer.provider),
         "memory": dict(bundle.component("memory").info),
         "test": args.test,
         "k": args.k,
         "results": rows,
     }
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 
@@ -91,4 +91,4 @@ def scores(found: Sequence[Sequence[Candidate]], truth: Sequence[str]) -> dict[s
     """Top-1, and how often the true class is among the candidates."""
     top1 = np.array([candidates[0].label == label for candidates, label in zip(found, truth, strict=True)])
     recall = np.array([label in [c.label for c in candidates] for candidates, label in zip(found, truth, strict=True)])
-    return {"top1": report.share(top1), "recall": report.share(recall)}
+    return {"top1": record.share(top1), "recall": record.share(recall)}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rar.runtime.bundle import Bundle
 from rar.runtime.errors import RarError
 
-from . import report
+from . import record
 
 # Runs in a process of its own, so that nothing else that this one imported counts.
 _PROBE = """
@@ -64,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
     growth = [probe["peak_at_open_bytes"] - probe["after_import_bytes"] for probe in probes]
     install = install_bytes("rar-runtime", {"cpu"})
     result: dict[str, Any] = {
-        "environment": report.environment(),
-        "encoder": report.encoder(bundle, "cpu"),
+        "environment": record.environment(),
+        "encoder": record.encoder(bundle, "cpu"),
         "install_bytes": install,
         "install_total_bytes": sum(install.values()),
         "mapped_and_loaded_bytes": files,
-        "peak_growth_at_open_bytes": report.spread(growth),
-        "peak_growth_over_files": report.spread([value / files for value in growth]),
-        **{name: report.spread([probe[name] for probe in probes]) for name in probes[0] if name != "heavy_modules"},
+        "peak_growth_at_open_bytes": record.spread(growth),
+        "peak_growth_over_files": record.spread([value / files for value in growth]),
+        **{name: record.spread([probe[name] for probe in probes]) for name in probes[0] if name != "heavy_modules"},
         "heavy_modules": probes[0]["heavy_modules"],
     }
     print(f"install (extra cpu)      {result['install_total_bytes'] / 1e6:7.1f} MB")
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"files mapped and loaded  {files / 1e6:7.1f} MB")
     print(f"peak memory of opening   {result['peak_growth_at_open_bytes']['median'] / 1e6:7.1f} MB above the imports")
     print(f"peak of the process      {result['peak_bytes']['median'] / 1e6:7.1f} MB, one picture recognised")
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 

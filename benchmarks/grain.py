@@ -34,7 +34,7 @@ from rar.export.tune import judge, rankers, retrieve, settle_fusion
 from rar.runtime.bundle import Bundle
 from rar.runtime.recognizer import Recognizer
 
-from . import report
+from . import record
 from .grain_evaluate import masked_descriptions, zero_shot
 from .grain_scenes import Scenes, class_scenes, mixed_scenes, product_scenes, train_scenes, write
 from .grain_things import kinds, read_products
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     work, grocery = Path(args.work), Path(args.grocery)
     rows = [run_seed(work, grocery, seed) for seed in args.seeds]
     result = {
-        **report.environment(),
+        **record.environment(),
         "config": vars(CONFIG),
         "options": vars(OPTIONS),
         "scenes": SCENES,
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         "minutes": round((perf_counter() - began) / 60, 1),
     }
     print(json.dumps(result["summary"], indent=1))
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 
@@ -146,13 +146,13 @@ def rank(trained: Path, bundle: Path, pictures: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, best in fitted.items():
         test = judge(best["ranker"], queries["test"], truth["test"], name)
-        found["retrieval"] = report.share(test.right[:, 0])
-        found["in_k"] = report.share(np.asarray(test.right.any(1)))
+        found["retrieval"] = record.share(test.right[:, 0])
+        found["in_k"] = record.share(np.asarray(test.right.any(1)))
         found[name] = {
             **best["settings"],
             "fusion": best["fusion"],
-            "alone": report.share(test.hits(0.0)),
-            "fused": report.share(test.hits(best["fusion"])),
+            "alone": record.share(test.hits(0.0)),
+            "fused": record.share(test.hits(best["fusion"])),
             "milliseconds": test.milliseconds,
         }
     return found

@@ -22,7 +22,7 @@ from rar.export.grain.model import Grain
 from rar.export.graph import Precision, convert, export_onnx
 from rar.runtime.session import OnnxSession
 
-from . import report
+from . import record
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _BATCHES = (1, 8)
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
                     f"GRAIN {rows[-1]['grain']['median']:.1f}, ratio {rows[-1]['ratio']['median']:.3f}"
                 )
     print(f"largest difference to PyTorch, batch {_PARITY_BATCHES}: {parity}")
-    result = {**report.environment(args.threads), "size": args.size, "plain": args.plain}
-    report.write({**result, "largest_difference": parity, "rows": rows}, args.out)
+    result = {**record.environment(args.threads), "size": args.size, "plain": args.plain}
+    record.write({**result, "largest_difference": parity, "rows": rows}, args.out)
     return 0
 
 
@@ -112,4 +112,4 @@ def time(sessions: dict[str, OnnxSession], batch: int, side: int, rounds: int) -
             if number >= 2:  # the first ones warm up
                 taken[name].append(1e3 * (perf_counter() - start) / batch)
     ratios = [ours / theirs for ours, theirs in zip(taken["grain"], taken["plain"], strict=True)]
-    return {**{name: report.spread(values) for name, values in taken.items()}, "ratio": report.spread(ratios)}
+    return {**{name: record.spread(values) for name, values in taken.items()}, "ratio": record.spread(ratios)}

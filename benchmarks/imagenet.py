@@ -16,7 +16,7 @@ from rar.runtime.errors import InputError
 from rar.runtime.images import load_image
 from rar.runtime.recognizer import RANKS, Recognizer
 
-from . import report
+from . import record
 
 _BATCH = 16
 
@@ -52,19 +52,19 @@ def run(args: argparse.Namespace) -> int:
         answers[f"rank {rank}"] = [result.label or "" for result in results]
     truth = [image.label for image in entries]
     rows = {
-        name: {"top1": report.share(np.array([a == b for a, b in zip(labels, truth, strict=True)]))}
+        name: {"top1": record.share(np.array([a == b for a, b in zip(labels, truth, strict=True)]))}
         for name, labels in answers.items()
     }
     for name, row in rows.items():
         print(f"{name:<36} top-1 {row['top1']['percent']:5.1f} ± {row['top1']['standard_error']:.1f}")
     bundle = Bundle.open(args.bundle)
     result = {
-        "environment": report.environment(),
-        "encoder": report.encoder(bundle, recognizer.provider),
+        "environment": record.environment(),
+        "encoder": record.encoder(bundle, recognizer.provider),
         "memory": dict(bundle.component("memory").info),
         "results": rows,
     }
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 

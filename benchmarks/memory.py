@@ -21,7 +21,7 @@ from typing import Any
 from rar.runtime.errors import InputError
 
 from . import memory_ours as ours
-from . import report
+from . import record
 from .growth import search_while_growing
 from .memory_data import DataSet, Pictures, Synthetic, read_queries, write_queries
 from .memory_peers import peers
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     targets = judge(results, grown)
     for target in targets:
         print(f"{'reached' if target['reached'] else 'MISSED':<8} {target['target']}: {target['measured']}")
-    report.write(
+    record.write(
         {
-            "environment": report.environment(1),
+            "environment": record.environment(1),
             "blocks": args.blocks,
             "results": results,
             "growing": grown,

@@ -21,7 +21,7 @@ from rar.runtime.memory import Memory
 from rar.runtime.memory.part import IndexDtype
 from rar.runtime.memory.write import VectorWriter
 
-from . import report
+from . import record
 from .memory_data import CLASSES, NEAREST, DataSet, Floats, Ids, read_queries
 from .memory_sweep import Contender, Search, Setting
 from .process import in_a_process
@@ -128,7 +128,7 @@ def opening(folder: Path) -> dict[str, Any]:
     for _ in range(OPENINGS):
         with in_a_process(partial(_open_once, folder)) as ask:
             told.append(ask(None))
-    return {name: report.spread([one[name] for one in told]) for name in told[0]}
+    return {name: record.spread([one[name] for one in told]) for name in told[0]}
 
 
 def _open_once(folder: Path) -> Callable[[None], dict[str, float]]:
@@ -165,7 +165,7 @@ def searching(folder: Path, setting: Setting, blocks: int) -> dict[str, Any]:
     for _ in range(blocks):
         with in_a_process(partial(_search_once, folder, setting)) as ask:
             told.append(ask(None))
-    times = {name: report.spread([one[name] for one in told]) for name in ("p50_us", "p99_us")}
+    times = {name: record.spread([one[name] for one in told]) for name in ("p50_us", "p99_us")}
     return {"classes_recall": told[0]["classes_recall"], **times}
 
 

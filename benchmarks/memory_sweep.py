@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from . import report
+from . import record
 from .memory_data import DataSet, Floats, Ids, read_queries
 from .process import in_a_process
 
@@ -162,5 +162,5 @@ def _row(setting: Setting, answers: Sequence[Mapping[str, Any]]) -> dict[str, An
         "rescore": setting.rescore,
         "queries": answers[0]["queries"],
         "recall": answers[0]["recall"],
-        **{name: report.spread([answer[name] for answer in answers]) for name in measured},
+        **{name: record.spread([answer[name] for answer in answers]) for name in measured},
     }

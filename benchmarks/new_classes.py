@@ -30,7 +30,7 @@ from rar.runtime.mllm.prompt import Mode
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.recognizer import Recognizer
 
-from . import report
+from . import record
 from .train_starter import OPTIONS
 
 _LISTED: dict[Mode, Mapping[str, str]] = {
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
                 f"fused {row['fused']:.1f} ({row['pictures']} pictures of {args.left_out} new classes)"
             )
             shutil.rmtree(own)
-    report.write(
-        {"environment": report.environment(), "options": vars(OPTIONS) | {"epochs": args.epochs}, "rows": rows},
+    record.write(
+        {"environment": record.environment(), "options": vars(OPTIONS) | {"epochs": args.epochs}, "rows": rows},
         args.out,
     )
     return 0

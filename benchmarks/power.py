@@ -18,7 +18,7 @@ import numpy as np
 
 from rar.runtime.errors import RarError
 
-from . import report
+from . import record
 
 _INTERVAL = 0.05  # seconds
 # A Jetson's rail that carries all the others; or those that together do (Jetson Linux Developer Guide, AGX Orin).
@@ -212,7 +212,7 @@ class Power:
         for name in ("watts", "clock_mhz", "celsius"):
             values = [value for reading in self._readings if (value := getattr(reading, name)) is not None]
             if values:
-                found[name] = report.spread(values)
+                found[name] = record.spread(values)
         if "watts" in found and self._measured:
             found.update(joules=self._joules, joules_per_picture=self._joules / pictures)
         memory = [reading.memory_bytes for reading in self._readings if reading.memory_bytes is not None]

@@ -28,7 +28,7 @@ from rar.runtime.images import load_image
 from rar.runtime.preprocess import Preprocess, native_features
 from rar.runtime.regions import Blur, Edges, grown
 
-from . import report
+from . import record
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -107,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
         rows = _measure(list(_jpeg_contenders(content)), args, _prepared_by_pillow(decoded))
         tables[f"JPEG {name}"] = rows
         _print(f"JPEG of {name} -> {SIZE}, decoding included", rows)
-    report.write(
-        {"environment": report.environment(1), "simd": levels, "memcpy_gigabytes_per_second": copy, "tables": tables},
+    record.write(
+        {"environment": record.environment(1), "simd": levels, "memcpy_gigabytes_per_second": copy, "tables": tables},
         args.out,
     )
     return 0
@@ -359,7 +359,7 @@ def _measure(contenders: list[Contender], args: argparse.Namespace, pillow: Pixe
         row: dict[str, Any] = {
             "contender": contender.name,
             "does": contender.does,
-            "milliseconds": report.spread(own) | {"best": min(own)},
+            "milliseconds": record.spread(own) | {"best": min(own)},
             "times_faster_than_first": first / float(np.median(own)),
         }
         if pillow is not None:

@@ -28,7 +28,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.errors import ImageError, InputError
 from rar.runtime.recognizer import Recognizer
 
-from . import report
+from . import record
 from .process import in_a_process
 from .rank_ways import BATCH, Asked, Way, open_baseline, open_ours, prepare, ways
 
@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
         )
     adapter = args.adapter or ("the package's own" if args.model == "starter" else None)
     result = {
-        "environment": {**report.environment(args.threads), "load_before": load},
-        "encoder": report.encoder(bundles[args.bundle[0]], provider),
+        "environment": {**record.environment(args.threads), "load_before": load},
+        "encoder": record.encoder(bundles[args.bundle[0]], provider),
         "baseline": {"what": _BASELINE, "model": args.model, "adapter": adapter},
         "bundles": {name: _describe(bundle, provider) for name, bundle in bundles.items()},
         "test": args.test,
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "tokens": lengths,
         "results": rows,
     }
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 
@@ -171,8 +171,8 @@ def _row(
         "batch": way.batch,
         "reuse_head": name is not None and way.reuse_head,
         "pack_branches": name is not None and way.pack_branches,
-        "ms": report.spread([1e3 * mine for _, mine in pairs]),
-        "ratio": report.spread([theirs / mine for theirs, mine in pairs]),
+        "ms": record.spread([1e3 * mine for _, mine in pairs]),
+        "ratio": record.spread([theirs / mine for theirs, mine in pairs]),
     }
 
 

@@ -25,7 +25,7 @@ from rar.runtime.probe import sureness
 from rar.runtime.rank import Ranker
 from rar.runtime.recognizer import Recognizer
 
-from . import report
+from . import record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     for name, row in shots.items():
         print(f"{name:<10} retrieval {_pm(row['retrieval'])}   ranked {_pm(row['ranked'])}   gain {_pm(row['gain'])}")
     result = {
-        "environment": report.environment(),
-        "encoder": report.encoder(bundle, recognizer.provider),
+        "environment": record.environment(),
+        "encoder": record.encoder(bundle, recognizer.provider),
         "mllm": _model(bundle),
         "memory": dict(bundle.component("memory").info),
         "test": args.test,
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         "results": rows,
         "shots": shots,
     }
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 
@@ -112,13 +112,13 @@ def _rank(
             options = GrainOptions(settings["alpha"])
         if tuning is not None and tuning.fits(settings["rank"], options):
             hits = judged.hits(tuning.fusion)
-            rows[name] |= {"fused": report.share(hits), "fusion": tuning.fusion}
+            rows[name] |= {"fused": record.share(hits), "fusion": tuning.fusion}
             if tuning.gate is not None:
                 skipped = sureness(queries.undecoded, recognizer.probe) >= np.float32(tuning.gate)
                 gated = judged.gated(tuning.fusion, skipped)
                 rows[name]["gate"] = {
                     "by": tuning.gate_by,
-                    "top1": report.share(gated),
+                    "top1": record.share(gated),
                     "skipped": 100 * float(skipped.mean()),
                 }
     return rows
@@ -127,7 +127,7 @@ def _rank(
 def _row(judged: Judged, hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
     found = judged.right.any(1)
     return {
-        "top1": report.share(hits),
+        "top1": record.share(hits),
         "missed": 100 * float((~found).mean()),
         "misranked": 100 * float((found & ~hits).mean()),
     }

@@ -31,7 +31,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.errors import RarError
 from rar.runtime.recognizer import Recognizer
 
-from . import report
+from . import record
 from .power import Meter, Power, find_meter
 from .process import in_a_process
 
@@ -100,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
             f"({row['speedup']:.2f}x)   ms a picture: {stages}"
         )
     result = {
-        "environment": report.environment(args.threads),
+        "environment": record.environment(args.threads),
         "model": model.source,
         "memory_entries": len(images),
         "power": measured,
         "results": rows,
     }
-    report.write(result, args.out)
+    record.write(result, args.out)
     return 0
 
 
@@ -198,7 +198,7 @@ def _row(batch: int, name: str, taken: list[dict[str, float]], plain: list[dict[
     return {
         "batch": batch,
         "stack": name,
-        "pictures_per_second": report.spread([batch / lap["total"] for lap in taken]),
+        "pictures_per_second": record.spread([batch / lap["total"] for lap in taken]),
         "speedup": float(np.median([lap["total"] for lap in plain]) / total),
-        "stages_ms": {stage: report.spread([1e3 * lap[stage] / batch for lap in taken]) for stage in _STAGES},
+        "stages_ms": {stage: record.spread([1e3 * lap[stage] / batch for lap in taken]) for stage in _STAGES},
     }

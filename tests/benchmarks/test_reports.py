@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rar.benchmarks import report
+from rar.benchmarks import record
 from rar.benchmarks.cli import main
 from rar.export.cli import main as export
 from rar.export.labelled import read_images
@@ -121,7 +121,7 @@ def test_retrieve_times_every_stage_of_both_stacks(labelled_folder: Path, tmp_pa
 
 
 def test_spread_and_share() -> None:
-    assert report.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "q25": 1.5, "q75": 2.5, "count": 3}
-    share = report.share(np.array([True, True, True, False]))
+    assert record.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "q25": 1.5, "q75": 2.5, "count": 3}
+    share = record.share(np.array([True, True, True, False]))
     assert share["percent"] == 75
     assert share["standard_error"] == pytest.approx(100 * (0.75 * 0.25 / 4) ** 0.5)

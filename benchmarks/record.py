@@ -1,4 +1,4 @@
-"""What every report shares: the machine it ran on, spreads, and the result file."""
+"""What every result file shares: the machine it ran on, spreads, and the result file."""
 
 from __future__ import annotations
 
