@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     work, grocery = Path(args.work), Path(args.grocery)
     rows = [run_seed(work, grocery, seed) for seed in args.seeds]
     result = {
-        **record.environment(),
+        "environment": record.environment(),
         "config": vars(CONFIG),
         "options": vars(OPTIONS),
         "scenes": SCENES,

@@ -32,9 +32,9 @@ def peers() -> list[Contender]:
     return [
         Contender("faiss flat", "faiss-flat", faiss, _build_faiss_flat, _open_faiss, (Setting(_WIDTHS[0]),)),
         Contender("faiss HNSW", "faiss-hnsw", linked, _build_faiss_hnsw, _open_faiss, _SWEEP),
-        Contender("hnswlib", "hnswlib", hnswlib, _build_hnswlib, _open_hnswlib, _SWEEP),
         Contender("usearch", "usearch", usearch, _build_usearch, _open_usearch, _SWEEP),
         Contender("our walk, all dimensions", "usearch", usearch, _build_usearch, _open_walk, _SWEEP),
+        Contender("hnswlib", "hnswlib", hnswlib, _build_hnswlib, _open_hnswlib, _SWEEP),
     ]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from threading import Lock
 from time import perf_counter
@@ -16,9 +17,12 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .batch import Batch, timed
 from .bundle import Bundle
 from .clip import Clip
+from .confidence import FUSION, check_fusion, merged, probability
 from .errors import BundleError, ImageError, InputError, RarError
+from .frames import BLUR, GROW, Frame, Surround, pack
 from .grain import Grain, GrainOptions
 from .images import Pixels, Source, load_image
 from .memory import Candidate, Memory
@@ -26,6 +30,7 @@ from .mllm.model import Mllm
 from .mllm.ranker import MllmOptions, MllmRanker
 from .probe import Probe, sureness
 from .rank import Query, Ranker, Ranking, Region
+from .regions import Blur, Boxes, Edges, Growth
 from .session import Options
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
@@ -36,6 +41,7 @@ Gate: TypeAlias = Literal["off", "unsure"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 
 _BATCH = 16
+_REGIONS = 32
 # Pictures ranked at once under a deadline: between two such chunks the clock is looked at.
 _CHUNK = 4
 
@@ -95,23 +101,6 @@ class _Plan:
     margin: float
     probe: Probe | None
     deadline: float
-
-
-@dataclass
-class _Batch:
-    """Pictures that were decoded and prepared together; a broken one has an error in place of pixels.
-
-    The batch was picked up at `start`: when the one before was answered, or the stream began.
-    """
-
-    pixels: list[Pixels | ImageError]
-    tensor: npt.NDArray[np.float32]
-    timings: dict[str, float]
-    start: float = 0.0
-
-    @property
-    def good(self) -> list[Pixels]:
-        return [pixels for pixels in self.pixels if isinstance(pixels, np.ndarray)]
 
 
 class Recognizer:
@@ -293,8 +282,130 @@ class Recognizer:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
         within = _Within(labels, tags)
         plan = self._plan(k, within, self.default_rank if rank is None else rank, gate, deadline_ms)
-        batches = self._batches(iter(source), batch_size)
+        batches = self._batches(partial(self._prepare, iter(source), batch_size))
         return (result for batch in batches for result in self._answer(batch, plan))
+
+    def recognize_regions(
+        self,
+        image: Source,
+        boxes: Boxes,
+        k: int = 5,
+        rank: Rank | None = None,
+        *,
+        scores: Sequence[float] | None = None,
+        fusion: float = FUSION,
+        grow: Growth = GROW,
+        blur: Blur | float | None = BLUR,
+        square: bool = False,
+        gate: Gate = "off",
+        deadline_ms: float | None = None,
+        labels: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+    ) -> list[Result]:
+        """Recognises what a detector found in one picture (RAR's detection, arXiv 2403.13805, section 3.2).
+
+        Each region is the box grown, with what lies outside the box blurred: so the encoder sees it, and so, as a
+        picture of its own, the ranker does.
+
+        Args:
+            image: As one of those for `recognize`.
+            boxes: [M, 4] numbers: x0, y0, x1, y1 in pixels, edges at x1 and y1 outside.
+            k: Candidates a box.
+            rank: As for `recognize`.
+            scores: The detector's confidence in each box, 0 to 1. Each result's `score` is then that of the detection,
+                proposal^a * p^(1 - a), where p is the best candidate's share under a softmax over the candidates; by
+                default it is as for `recognize`.
+            fusion: The exponent a. The paper gives no formula; the default is the geometric mean, as Detic's.
+            grow: Factor on the box's sides, or (limit, factor) pairs for objects of different size; see
+                `Preprocess.regions`. The default was the best on scenes of groceries (docs/detection.md); the paper
+                gives no values.
+            blur: A `Blur`, or its radius as a share of the box's longer side; None leaves all sharp. Likewise.
+            square: Grows the shorter side up to the longer one.
+            gate: As for `recognize`.
+            deadline_ms: As for `recognize`.
+            labels: As for `recognize`.
+            tags: As for `recognize`.
+
+        Returns:
+            One result a box, in order; a box that is empty, inverted, not finite or outside the picture has its `error`
+            set, and each has where the picture cannot be read.
+
+        Raises:
+            InputError: A setting is out of range, or does not fit the bundle; or the boxes are not [M, 4] numbers, or
+                the scores not one a box, 0 to 1.
+        """
+        frame = Frame(image, boxes, scores)
+        frame.check()
+        (results,) = self.stream_regions(
+            [frame], k, rank, fusion=fusion, grow=grow, blur=blur, square=square, gate=gate, deadline_ms=deadline_ms,
+            labels=labels, tags=tags,
+        )  # fmt: skip
+        return results
+
+    def stream_regions(
+        self,
+        frames: Iterable[Frame],
+        k: int = 5,
+        rank: Rank | None = None,
+        batch_size: int = _REGIONS,
+        *,
+        fusion: float = FUSION,
+        grow: Growth = GROW,
+        blur: Blur | float | None = BLUR,
+        square: bool = False,
+        gate: Gate = "off",
+        deadline_ms: float | None = None,
+        labels: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+    ) -> Iterator[list[Result]]:
+        """Recognises what a detector found in pictures as they come, in bounded memory.
+
+        Boxes of several pictures share a batch, and those of one may fall into several. While one batch is embedded,
+        searched and ranked, the next is cut out, and up to four pictures are decoded.
+
+        Args:
+            frames: Pictures with their boxes; may be endless.
+            k: As for `recognize_regions`, as are the others that are not named here.
+            rank: As for `recognize`.
+            batch_size: Regions embedded at once.
+            fusion: As for `recognize_regions`.
+            grow: As for `recognize_regions`.
+            blur: As for `recognize_regions`.
+            square: As for `recognize_regions`.
+            gate: As for `recognize`.
+            deadline_ms: As for `recognize`.
+            labels: As for `recognize`.
+            tags: As for `recognize`.
+
+        Yields:
+            The results of each picture's boxes, in order.
+
+        Raises:
+            InputError: As `recognize_regions`.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}; give 1 or more")
+        check_fusion(fusion)
+        plan = self._plan(k, _Within(labels, tags), self.default_rank if rank is None else rank, gate, deadline_ms)
+        # Taken in by the thread that cuts, given out by the caller's: what belongs to which picture.
+        open_frames: deque[tuple[int, Sequence[float] | None]] = deque()
+
+        def taken() -> Iterator[Frame]:
+            for frame in frames:
+                open_frames.append((frame.check(), frame.scores))
+                yield frame
+
+        surround = Surround(grow, blur, square)
+        regions = pack(
+            taken(), self.clip.preprocess, surround, batch_size, self._decoders, drawn=plan.ranker is not None
+        )
+        batches = self._batches(partial(next, regions, None))
+        results = (
+            _in_frame(result, around)
+            for batch in batches
+            for result, around in zip(self._answer(batch, plan), batch.around, strict=True)
+        )
+        return _by_frame(results, open_frames, plan, fusion)
 
     def queries(self, source: Iterable[Source], k: int = 5, batch_size: int = _BATCH) -> Iterator[Query | ImageError]:
         """What a ranker would be given, for those who rank on their own: one query a picture, in order.
@@ -311,7 +422,7 @@ class Recognizer:
             InputError: `k` is out of range.
         """
         self.memory.check_k(k)
-        for batch in self._batches(iter(source), batch_size):
+        for batch in self._batches(partial(self._prepare, iter(source), batch_size)):
             found = iter(self._retrieve(batch, k, _Within()))
             for pixels in batch.pixels:
                 yield pixels if isinstance(pixels, ImageError) else next(found)
@@ -337,45 +448,45 @@ class Recognizer:
         deadline = math.inf if deadline_ms is None else deadline_ms / 1e3
         return _Plan(k, within, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
 
-    def _batches(self, source: Iterator[Source], batch_size: int) -> Iterator[_Batch]:
+    def _batches(self, following: Callable[[], Batch | None]) -> Iterator[Batch]:
         # One worker of its own: it waits for the decoders, so it must not be one of them.
         with ThreadPoolExecutor(1, thread_name_prefix="rar-prepare") as prepare:
             start = perf_counter()
-            ahead: Future[_Batch | None] = prepare.submit(self._prepare, source, batch_size)
+            ahead: Future[Batch | None] = prepare.submit(following)
             while (batch := ahead.result()) is not None:
-                ahead = prepare.submit(self._prepare, source, batch_size)
+                ahead = prepare.submit(following)
                 batch.start = start
                 yield batch
                 start = perf_counter()
 
-    def _prepare(self, source: Iterator[Source], batch_size: int) -> _Batch | None:
+    def _prepare(self, source: Iterator[Source], batch_size: int) -> Batch | None:
         """The next pictures, decoded and written into one batch tensor; None at the end."""
         sources = list(islice(source, batch_size))
         if not sources:
             return None
         timings: dict[str, float] = {}
-        with _timed(timings, "decode"):
+        with timed(timings, "decode"):
             pixels = list(self._decoders.map(_decode, sources))
-        batch = _Batch(pixels, np.empty(0, np.float32), timings)
+        batch = Batch(pixels, np.empty(0, np.float32), timings)
         if batch.good:
-            with _timed(timings, "preprocess"):
+            with timed(timings, "preprocess"):
                 batch.tensor = self.clip.preprocess(batch.good)
         return batch
 
-    def _retrieve(self, batch: _Batch, k: int, within: _Within) -> list[Query]:
+    def _retrieve(self, batch: Batch, k: int, within: _Within) -> list[Query]:
         good = batch.good
         if not good:
             return []
-        with _timed(batch.timings, "embed"):
+        with timed(batch.timings, "embed"):
             seen = self.clip.see(batch.tensor)
-        with _timed(batch.timings, "search"):
+        with timed(batch.timings, "search"):
             found = self.memory.search(seen.embeddings, k, labels=within.labels, tags=within.tags, fewer=True)
         nothing = [None] * len(good)
         features = nothing if seen.features is None else seen.features
         regions = nothing if seen.regions is None else seen.regions
         return [Query(*parts) for parts in zip(good, seen.embeddings, found, features, regions, strict=True)]
 
-    def _answer(self, batch: _Batch, plan: _Plan) -> Iterator[Result]:
+    def _answer(self, batch: Batch, plan: _Plan) -> Iterator[Result]:
         queries = self._retrieve(batch, plan.k, plan.within)
         shared = {stage: 1e3 * seconds / len(queries) for stage, seconds in batch.timings.items() if queries}
         margins = sureness(queries, plan.probe)
@@ -449,6 +560,40 @@ def _decode(source: Source) -> Pixels | ImageError:
         return error
 
 
+def _by_frame(
+    results: Iterator[Result], frames: deque[tuple[int, Sequence[float] | None]], plan: _Plan, fusion: float
+) -> Iterator[list[Result]]:
+    """Results of one box after the other -> those of each frame: as many as it has, their scores merged with its."""
+    own: list[Result] = []
+    for result in results:
+        while not frames[0][0]:
+            frames.popleft()
+            yield []
+        count, scores = frames[0]
+        if scores is not None and result.error is None:
+            log_weight = 1 + plan.fusion if result.ranked_by == "mllm" else None
+            share = probability(result.candidates, log_weight)
+            result = replace(result, score=merged(scores[len(own)], share, fusion))
+        own.append(result)
+        if len(own) == count:
+            frames.popleft()
+            yield own
+            own = []
+    yield from ([] for _ in frames)
+
+
+def _in_frame(result: Result, around: Edges) -> Result:
+    """The result of a region with what its ranker saw given in pixels of the whole picture."""
+    if not result.regions:
+        return result
+    left, top = around[:2]
+    moved = [
+        replace(one, box=(one.box[0] + left, one.box[1] + top, one.box[2] + left, one.box[3] + top))
+        for one in result.regions
+    ]
+    return replace(result, regions=moved)
+
+
 def _retrieved(query: Query, skipped: Literal["gate", "deadline"] | None, timings: dict[str, float]) -> Result:
     best = query.candidates[0]
     return Result(best.label, best.similarity, query.candidates, query.candidates, timings, skipped=skipped)
@@ -466,10 +611,3 @@ def _ranked(query: Query, ranking: Ranking, plan: _Plan, timings: dict[str, floa
         fallback=ranking.fallback,
         regions=ranking.regions,
     )
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    start = perf_counter()
-    yield
-    timings[stage] = perf_counter() - start

@@ -64,7 +64,7 @@ def box_problems(boxes: Boxes, width: int, height: int) -> list[str | None]:
     Raises:
         InputError: `boxes` are not [M, 4] numbers.
     """
-    return [_problem(box, width, height) for box in _as_array(boxes)]
+    return [_problem(box, width, height) for box in box_array(boxes)]
 
 
 def pixel_boxes(boxes: Boxes, width: int, height: int) -> list[Edges]:
@@ -75,7 +75,7 @@ def pixel_boxes(boxes: Boxes, width: int, height: int) -> list[Edges]:
         InputError: `boxes` are not [M, 4] numbers.
     """
     result = []
-    for position, box in enumerate(_as_array(boxes)):
+    for position, box in enumerate(box_array(boxes)):
         problem = _problem(box, width, height)
         if problem:
             raise ImageError(f"region {position}: {problem}")
@@ -131,7 +131,12 @@ def check_area(position: int, around: Edges) -> None:
         raise ImageError(f"region {position}: {width}x{height} pixels are too many; grow it less")
 
 
-def _as_array(boxes: Boxes) -> npt.NDArray[np.float64]:
+def box_array(boxes: Boxes) -> npt.NDArray[np.float64]:
+    """Boxes as float64 [M, 4].
+
+    Raises:
+        InputError: They are not [M, 4] numbers.
+    """
     try:
         array = np.asarray(boxes, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
