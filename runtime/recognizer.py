@@ -22,7 +22,7 @@ from .bundle import Bundle
 from .clip import Clip
 from .confidence import FUSION, check_fusion, merged, probability
 from .errors import BundleError, ImageError, InputError, RarError
-from .frames import BLUR, GROW, Frame, Surround, pack
+from .frames import BLUR, GROW, Frame, Surround, drawn_size, pack
 from .grain import Grain, GrainOptions
 from .images import Pixels, Source, load_image
 from .memory import Candidate, Memory
@@ -392,14 +392,15 @@ class Recognizer:
 
         def taken() -> Iterator[Frame]:
             for frame in frames:
-                open_frames.append((frame.check(), frame.scores))
-                yield frame
+                open_frames.append((count := frame.check(), frame.scores))
+                if count:
+                    yield frame
 
         surround = Surround(grow, blur, square)
         regions = pack(
             taken(), self.clip.preprocess, surround, batch_size, self._decoders, drawn=plan.ranker is not None
         )
-        batches = self._batches(partial(next, regions, None))
+        batches = self._batches(lambda: next(regions, None))
         results = (
             _in_frame(result, around)
             for batch in batches
@@ -586,12 +587,15 @@ def _in_frame(result: Result, around: Edges) -> Result:
     """The result of a region with what its ranker saw given in pixels of the whole picture."""
     if not result.regions:
         return result
-    left, top = around[:2]
-    moved = [
-        replace(one, box=(one.box[0] + left, one.box[1] + top, one.box[2] + left, one.box[3] + top))
-        for one in result.regions
-    ]
-    return replace(result, regions=moved)
+    left, top, right, bottom = around
+    width, height = drawn_size(around)
+    across, down = (right - left) / width, (bottom - top) / height
+
+    def moved(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        x0, y0, x1, y1 = box
+        return left + across * x0, top + down * y0, left + across * x1, top + down * y1
+
+    return replace(result, regions=[replace(one, box=moved(one.box)) for one in result.regions])
 
 
 def _retrieved(query: Query, skipped: Literal["gate", "deadline"] | None, timings: dict[str, float]) -> Result:
