@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,7 +84,7 @@ def read_annotations(file: str | Path, proposals: str | Path | None = None) -> A
         InputError: A file cannot be read, is not whole, has another form, lists no picture or category, gives an id to
             two pictures or categories, or names a picture outside the folder; or a score is not 0 to 1.
     """
-    content = _read_json(Path(file))
+    content = read_json(Path(file))
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
         raise InputError(
             f"{file}: must be a JSON object with the lists {', '.join(_LISTS)}, as COCO and LVIS have them"
@@ -100,16 +100,19 @@ def read_annotations(file: str | Path, proposals: str | Path | None = None) -> A
     if not pictures or not categories:
         raise InputError(f"{file}: lists no {'category' if pictures else 'picture'}")
     skipped: Counter[str] = Counter()
-    if proposals is None:
-        found = _annotated(content["annotations"], f"{file}, annotations", categories, skipped)
-    else:
-        found = _proposed(_read_json(Path(proposals)), str(proposals), skipped)
     boxes: dict[int, list[Box]] = {key: [] for key in pictures}
-    for picture, box in found:
-        if picture not in boxes:
-            skipped[NO_PICTURE] += 1
-        else:
-            boxes[picture].append(box)
+    if proposals is None:
+        for row in usable_rows(content["annotations"], f"{file}, annotations", pictures, categories, skipped):
+            if row.get("iscrowd"):
+                skipped[CROWD] += 1
+            elif (bbox := _bbox(row, skipped)) is not None:
+                boxes[row["image_id"]].append(Box(bbox, row["category_id"]))
+    else:
+        for picture, box in _proposed(read_json(Path(proposals)), str(proposals), skipped):
+            if picture in boxes:
+                boxes[picture].append(box)
+            else:
+                skipped[NO_PICTURE] += 1
     return Annotations(Path(file), pictures, categories, boxes, skipped)
 
 
@@ -133,7 +136,12 @@ def match_labels(categories: Mapping[int, str], labels: Iterable[str]) -> tuple[
     return matched, [name for key, name in categories.items() if key not in taken]
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """A file's JSON.
+
+    Raises:
+        InputError: It cannot be read, or is not whole.
+    """
     try:
         return json.loads(file.read_bytes())
     except OSError as error:
@@ -172,23 +180,35 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _annotated(
-    rows: Sequence[Any], where: str, categories: Mapping[int, str], skipped: Counter[str]
-) -> Iterator[tuple[int, Box]]:
+def usable_rows(
+    rows: Sequence[Any], where: str, pictures: Container[int], categories: Container[int], skipped: Counter[str]
+) -> Iterator[Mapping[str, Any]]:
+    """The annotations that say something of a listed picture and category, crowd regions among them.
+
+    Args:
+        rows: As in the file.
+        where: What they are called in messages.
+        pictures: Ids of those that are listed.
+        categories: Likewise.
+        skipped: Counts the others by reason.
+
+    Raises:
+        InputError: A row is no object with an integer `image_id`.
+    """
     seen = set()
     for place, row in enumerate(rows):
         _check_row(row, f"{where}[{place}]")
         key = row.get("id")
-        if _is_id(key) and key in seen:
+        if key is not None and repr(key) in seen:
             skipped[TWICE] += 1
             continue
-        seen.add(key if _is_id(key) else None)
-        if row.get("iscrowd"):
-            skipped[CROWD] += 1
+        seen.add(repr(key))
+        if row["image_id"] not in pictures:
+            skipped[NO_PICTURE] += 1
         elif not _is_id(row.get("category_id")) or row["category_id"] not in categories:
             skipped[NO_CATEGORY] += 1
-        elif (bbox := _bbox(row, skipped)) is not None:
-            yield row["image_id"], Box(bbox, row["category_id"])
+        elif _bbox(row, skipped) is not None:
+            yield row
 
 
 def _proposed(rows: Any, where: str, skipped: Counter[str]) -> Iterator[tuple[int, Box]]:

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from . import stages
 from .errors import ImageError
 from .images import Pixels
 from .regions import Edges
@@ -31,6 +32,7 @@ class Batch:
 
     @property
     def good(self) -> list[Pixels]:
+        """Those that are not broken."""
         return [pixels for pixels in self.pixels if isinstance(pixels, np.ndarray)]
 
 
@@ -38,5 +40,6 @@ class Batch:
 def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     """Adds the seconds of what it encloses to a stage's."""
     start = perf_counter()
-    yield
+    with stages.stage(stage):
+        yield
     timings[stage] = timings.get(stage, 0.0) + perf_counter() - start
