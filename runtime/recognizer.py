@@ -32,6 +32,7 @@ from .probe import Probe, sureness
 from .rank import Query, Ranker, Ranking, Region
 from .regions import Blur, Boxes, Edges, Growth
 from .session import Options
+from .stages import note, stage
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
@@ -456,6 +457,7 @@ class Recognizer:
             ahead: Future[Batch | None] = prepare.submit(following)
             while (batch := ahead.result()) is not None:
                 ahead = prepare.submit(following)
+                note(batch.timings)
                 batch.start = start
                 yield batch
                 start = perf_counter()
@@ -489,13 +491,15 @@ class Recognizer:
 
     def _answer(self, batch: Batch, plan: _Plan) -> Iterator[Result]:
         queries = self._retrieve(batch, plan.k, plan.within)
-        shared = {stage: 1e3 * seconds / len(queries) for stage, seconds in batch.timings.items() if queries}
-        margins = sureness(queries, plan.probe)
+        shared = {name: 1e3 * seconds / len(queries) for name, seconds in batch.timings.items() if queries}
+        with stage("gate"):
+            margins = sureness(queries, plan.probe)
         unsure = [i for i, margin in enumerate(margins) if margin < np.float32(plan.margin) or plan.margin == math.inf]
         rankings: dict[int, Ranking] = {}
         if plan.ranker is not None and unsure:
             start = perf_counter()
-            rankings = self._rank(queries, margins, unsure, plan.ranker, plan, batch.start + plan.deadline)
+            with stage("rank"):
+                rankings = self._rank(queries, margins, unsure, plan.ranker, plan, batch.start + plan.deadline)
             own = {"rank": 1e3 * (perf_counter() - start) / max(1, len(rankings))}
         answers = (
             _ranked(query, rankings[i], plan, shared | own)
@@ -604,7 +608,8 @@ def _retrieved(query: Query, skipped: Literal["gate", "deadline"] | None, timing
 
 
 def _ranked(query: Query, ranking: Ranking, plan: _Plan, timings: dict[str, float]) -> Result:
-    final = ranking.order(query.candidates, plan.fusion)
+    with stage("fuse"):
+        final = ranking.order(query.candidates, plan.fusion)
     return Result(
         final[0].label,
         final[0].rank_score,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .. import _native
 from ..bundle import MANIFEST, Bundle
 from ..errors import BundleError
+from ..stages import stage
 from .added import Added
 from .files import map_bytes, map_npy
 from .reduction import Floats, Reduction
@@ -255,7 +256,8 @@ class Part:
             ids, _ = _native.search(self.graphs, reduced, count, ef, self.labels, allowed, threads)
         except ValueError as error:
             raise BundleError(f"the memory's index is damaged ({error}); copy the bundle again") from error
-        return ids, _native.score(self.vectors, queries, ids, threads)
+        with stage("rescore"):
+            return ids, _native.score(self.vectors, queries, ids, threads)
 
     def dots(self, vector: Floats, ids: Ids, threads: int = 1) -> Floats:
         """The dot products of one vector, float32 [d], with entries: float32, shaped as `ids` [N, c]; of id -1 any."""

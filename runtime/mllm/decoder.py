@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import BundleError
 from ..session import Device, Session, Tensor
+from ..stages import stage
 from .tree import PICTURE, Positions, Rows, Segment, Tree, pack, paths, stack
 
 Array = npt.NDArray[np.generic]
@@ -305,29 +306,30 @@ class Decoder:
             new: Where the new tokens' keys and values go, of the cache's `new`; None where they are not wanted.
             seen: bool [N, P], which tokens of the cache each row sees; all by default.
         """
-        spots = rows.ids == PICTURE
-        embeds = np.array(self._embed.run({"input_ids": np.where(spots, 0, rows.ids)})["inputs_embeds"], np.float32)
-        visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
-        if visible.shape != (spots.sum(), embeds.shape[-1]):
-            raise BundleError(
-                f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens of "
-                f"{embeds.shape[-1]}; export the model again"
+        with stage("prefill" if rows.ids.shape[1] > 1 else "write"):
+            spots = rows.ids == PICTURE
+            embeds = np.array(self._embed.run({"input_ids": np.where(spots, 0, rows.ids)})["inputs_embeds"], np.float32)
+            visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
+            if visible.shape != (spots.sum(), embeds.shape[-1]):
+                raise BundleError(
+                    f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens "
+                    f"of {embeds.shape[-1]}; export the model again"
+                )
+            embeds[spots] = visible
+            count, length = rows.ids.shape
+            seen = np.ones((count, cache.room), bool) if seen is None else seen
+            past = np.broadcast_to(seen[:, None], (count, length, cache.room))
+            return self._decoder.run(
+                {
+                    "inputs_embeds": embeds,
+                    "attention_mask": np.concatenate([past, rows.mask], 2)[:, None],
+                    "position_ids": rows.positions[0] if self._positions.dims == 1 else rows.positions,
+                    "logit_positions": rows.places,
+                    **cache.inputs(),
+                },
+                outputs,
+                cache.outputs(new) if new is not None else None,
             )
-        embeds[spots] = visible
-        count, length = rows.ids.shape
-        seen = np.ones((count, cache.room), bool) if seen is None else seen
-        past = np.broadcast_to(seen[:, None], (count, length, cache.room))
-        return self._decoder.run(
-            {
-                "inputs_embeds": embeds,
-                "attention_mask": np.concatenate([past, rows.mask], 2)[:, None],
-                "position_ids": rows.positions[0] if self._positions.dims == 1 else rows.positions,
-                "logit_positions": rows.places,
-                **cache.inputs(),
-            },
-            outputs,
-            cache.outputs(new) if new is not None else None,
-        )
 
 
 def _step(tokens: Sequence[int], position: Ints, dims: int) -> Rows:

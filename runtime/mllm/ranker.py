@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..rank import Query, Ranking
+from ..stages import stage
 from .model import Mllm
 from .modes import (
     NEUTRAL,
@@ -83,12 +84,18 @@ class MllmRanker:
         return [next(found) if len(query.candidates) > 1 else Ranking(np.zeros(1, np.float32)) for query in queries]
 
     def _score(self, queries: Sequence[Query]) -> list[Ranking]:
-        questions = [self._question(_names(query)) for query in queries]
-        for question in questions:
-            self._check(question)
-        pictures = self._model.see(queries)
+        with stage("prompt"):
+            questions = [self._question(_names(query)) for query in queries]
+            for question in questions:
+                self._check(question)
+        with stage("vision"):
+            pictures = self._model.see(queries)
+        rankings = []
         logits = self._model.decoder.logits(self._head, [question.tree for question in questions], pictures)
-        return [Ranking(self._scores(*pair)) for pair in zip(questions, logits, strict=True)]
+        for question, own in zip(questions, logits, strict=True):
+            with stage("score"):
+                rankings.append(Ranking(self._scores(question, own)))
+        return rankings
 
     def _question(self, names: Sequence[str]) -> Question:
         prompt, debias = self._model.prompt, self._options.debias
@@ -109,9 +116,12 @@ class MllmRanker:
     def _generate(self, queries: Sequence[Query]) -> list[Ranking]:
         prompt, decoder = self._model.prompt, self._model.decoder
         names = [_names(query) for query in queries]
-        trees, limits = zip(*(ask_list(prompt, own) for own in names), strict=True)
-        for tree, limit in zip(trees, limits, strict=True):
-            prompt.check(len(self._head) + len(tree) + limit)
+        with stage("prompt"):
+            trees, limits = zip(*(ask_list(prompt, own) for own in names), strict=True)
+            for tree, limit in zip(trees, limits, strict=True):
+                prompt.check(len(self._head) + len(tree) + limit)
+        with stage("vision"):
+            pictures = self._model.see(queries)
 
         def done(index: int, written: list[int]) -> bool:
             if written[-1] in prompt.stop_ids:
@@ -119,7 +129,7 @@ class MllmRanker:
             # Only a bracket can close a list.
             return "]" in prompt.decode(written[-1:]) and is_closed(prompt.decode(written), names[index])
 
-        answers = decoder.greedy(self._head, trees, self._model.see(queries), limits, done)
+        answers = decoder.greedy(self._head, trees, pictures, limits, done)
         return [_ranking(prompt.decode(answer), own) for answer, own in zip(answers, names, strict=True)]
 
     def _check(self, question: Question) -> None:
