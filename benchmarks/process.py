@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -43,12 +44,16 @@ def in_a_process(opener: Callable[[], Callable[[Asked], Answer]]) -> Iterator[Ca
 
     try:
         yield ask
+    except BaseException:
+        process.terminate()  # nobody waits for what it is doing now
+        raise
     finally:
         ours.close()
         process.join()
 
 
 def _serve(connection: Connection, opener: Callable[[], Callable[[Any], Any]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is interrupted too, and ends this one
     # EOFError: the other end was closed.
     with suppress(EOFError, BrokenPipeError):
         try:

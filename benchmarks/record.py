@@ -1,4 +1,4 @@
-"""What every result file shares: the machine it ran on, spreads, and the result file."""
+"""What every result file shares: the machine it ran on, spreads, and the file itself with its format and command."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,12 @@ _PACKAGES = (
     "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
     "open_clip_torch", "transformers", "faiss-cpu", "hnswlib",
 )  # fmt: skip
+
+# Of result files; a change that older readers would misread raises it.
+FORMAT = 1
+
+# The words after `rar-bench` of the command that runs; `cli` sets them.
+command: ContextVar[Sequence[str]] = ContextVar("command", default=tuple(sys.argv[1:]))
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:
@@ -69,12 +76,14 @@ def share(hits: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, float]:
 
 
 def write(result: dict[str, Any], out: str | None) -> None:
-    """Writes the result file, with the command that made it, if one is asked for."""
+    """Writes the result file, with its format, its benchmark and the command that made it, if one is asked for."""
     if out is None:
         return
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"command": " ".join(["rar-bench", *sys.argv[1:]]), **result})
+    words = command.get()
+    head = {"format": FORMAT, "benchmark": words[0] if words else None, "command": " ".join(["rar-bench", *words])}
+    write_json(path, {**head, **result})
 
 
 def _cpu() -> str:
