@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from rar.runtime.bundle import Bundle
-from rar.runtime.cli import printable
 from rar.runtime.clip import Clip
 from rar.runtime.errors import BundleError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.view import LOG
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmRanker
+from rar.runtime.printable import printable
 from rar.runtime.rank import Query
 from rar.runtime.recognizer import Recognizer
 

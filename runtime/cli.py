@@ -14,10 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
+from . import cli_boxes
+from .annotations import Box
 from .errors import InputError, RarError
 from .images import find_images
 from .mllm.prompt import Mode
 from .mllm.ranker import MllmOptions
+from .printable import printable
 from .recognizer import GATES, RANKS, Recognizer, Result
 from .session import ORDER
 from .wca import WcaOptions
@@ -56,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "Prints a table, or with --json one line a picture.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder made by rar-export")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help="picture files, or folders of them")
     parser.add_argument("--k", type=int, help="candidates a picture (default: 5, or all classes of fewer)")
     parser.add_argument("--rank", choices=RANKS, help="what orders the candidates (default: the bundle's own choice)")
     parser.add_argument("--mode", choices=get_args(Mode), help="how the MLLM ranks (default: the bundle's own choice)")
@@ -76,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     parser.add_argument("--crops", type=int, metavar="N", help="WCA's crops a picture (default: 60)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
+    cli_boxes.add_arguments(parser)
     return parser
 
 
@@ -83,10 +87,17 @@ def _run(args: argparse.Namespace) -> int:
     if args.verbose:
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("rar").setLevel(logging.INFO)
+    cli_boxes.check(args)
     paths = list(_expand(args.images))
     wca = WcaOptions() if args.crops is None else WcaOptions(crops=args.crops)
     mllm = None if args.mode is None else MllmOptions(args.mode)
     recognizer = Recognizer.open(args.bundle, args.provider, threads=args.threads, wca=wca, mllm=mllm)
+    if args.boxes is not None:
+
+        def show(path: Path, result: Result, box: Box) -> str:
+            return to_json(path, result, recognizer.provider, box) if args.json else to_table(path, result, box)
+
+        return cli_boxes.run(args, recognizer, show)
     k = min(5, recognizer.memory.classes) if args.k is None else args.k
     failed = False
     results = recognizer.stream(paths, k, args.rank, gate=args.gate, deadline_ms=args.deadline_ms)
@@ -109,9 +120,11 @@ def _expand(names: Sequence[str]) -> Iterator[Path]:
             yield path
 
 
-def to_json(path: Path, result: Result, provider: str) -> str:
+def to_json(path: Path, result: Result, provider: str, box: Box | None = None) -> str:
     """One result as a line of JSON."""
     record: dict[str, object] = {"path": str(path)}
+    if box is not None:
+        record["bbox"] = box.bbox
     if result.error is not None:
         record["error"] = str(result.error)
     else:
@@ -130,12 +143,13 @@ def to_json(path: Path, result: Result, provider: str) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def to_table(path: Path, result: Result) -> str:
+def to_table(path: Path, result: Result, box: Box | None = None) -> str:
     """One result as lines for a terminal: the answer, then the candidates before and after ranking."""
+    head = printable(str(path)) + ("" if box is None else f"  box {', '.join(f'{value:g}' for value in box.bbox)}")
     if result.error is not None:
-        return f"{printable(str(path))}\n  error: {printable(str(result.error))}\n"
+        return f"{head}\n  error: {printable(str(result.error))}\n"
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in result.timings.items())
-    lines = [printable(str(path)), f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
+    lines = [head, f"  {printable(result.label or '')}  {result.score:.3f}", f"  ms: {stages}"]
     width = max(len(printable(candidate.label)) for candidate in result.candidates)
     lines.append(f"  {'retrieved':<{width + 8}}  {_ranked(result)}".rstrip())
     for before, after in zip(result.retrieved, result.candidates, strict=True):
@@ -151,11 +165,6 @@ def _ranked(result: Result) -> str:
     if result.ranked_by is None:
         return "" if result.skipped is None else f"not ranked ({result.skipped})"
     return f"ranked by {result.ranked_by}" + (" (no usable answer)" if result.fallback else "")
-
-
-def printable(label: str) -> str:
-    """A label with control characters escaped: it comes from strangers and must not steer the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in label)
 
 
 if __name__ == "__main__":

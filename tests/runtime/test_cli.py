@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rar.runtime import Candidate, Recognizer, Result
-from rar.runtime.cli import main, printable, to_json, to_table
+from rar.runtime.cli import main, to_json, to_table
+from rar.runtime.printable import printable
 
 Capture = pytest.CaptureFixture[str]
 
