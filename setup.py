@@ -43,7 +43,7 @@ setup(
     package_data={
         "rar.runtime": ["py.typed", "*.pyi"],
         "rar.export": ["py.typed", "starter_adapter/*"],
-        "rar.benchmarks": ["py.typed"],
+        "rar.benchmarks": ["py.typed", "*.json", "*.css"],
     },
     ext_modules=[
         Pybind11Extension(
