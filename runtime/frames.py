@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,9 @@ from .images import Pixels, Source, load_image
 from .preprocess import Preprocess
 from .regions import Blur, Boxes, Edges, Growth, box_array, box_problems, grown, pixel_boxes
 
-GROW: Growth = 1.5
-BLUR = Blur()
+# By size the best of 1 to 3, sharp and blurred, on scenes of groceries with the starter's encoder (docs/detection.md).
+GROW: Growth = ((32.0, 1.5), (96.0, 1.0), (math.inf, 1.125))
+BLUR: Blur | float | None = None
 
 # Pictures decoded ahead of the one that is cut, and held meanwhile.
 _AHEAD = 4

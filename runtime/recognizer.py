@@ -305,8 +305,8 @@ class Recognizer:
     ) -> list[Result]:
         """Recognises what a detector found in one picture (RAR's detection, arXiv 2403.13805, section 3.2).
 
-        Each region is the box grown, with what lies outside the box blurred: so the encoder sees it, and so, as a
-        picture of its own, the ranker does.
+        Each region is the box grown, and what lies outside the box may be blurred: so the encoder sees it, and so, as
+        a picture of its own, the ranker does.
 
         Args:
             image: As one of those for `recognize`.
@@ -318,9 +318,10 @@ class Recognizer:
                 default it is as for `recognize`.
             fusion: The exponent a. The paper gives no formula; the default is the geometric mean, as Detic's.
             grow: Factor on the box's sides, or (limit, factor) pairs for objects of different size; see
-                `Preprocess.regions`. The default was the best on scenes of groceries (docs/detection.md); the paper
-                gives no values.
-            blur: A `Blur`, or its radius as a share of the box's longer side; None leaves all sharp. Likewise.
+                `Preprocess.regions`. The paper gives no values: the default was the best by size on scenes of groceries
+                with the starter's encoder (docs/detection.md). `rar-bench detection --sweep` measures others.
+            blur: A `Blur`, or its radius as a share of the box's longer side; None, which was the best there at every
+                size, leaves all sharp.
             square: Grows the shorter side up to the longer one.
             gate: As for `recognize`.
             deadline_ms: As for `recognize`.
