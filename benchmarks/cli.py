@@ -9,17 +9,22 @@ from collections.abc import Sequence
 
 from rar.runtime.cli import guard
 
+from . import record
+
 _COMMANDS = {
+    "latency": "MLPerf's scenarios stage by stage, beside PyTorch and the paper's own loop in the same run",
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
     "rank": "milliseconds a picture of ranking against transformers.generate",
-    "accuracy": "top-1 and recall of retrieval and rankers on labelled pictures",
-    "ranking": "what each ranker makes of the candidates, by k and by shots",
+    "accuracy": "top-1 of retrieval and rankers by k and by shots, calibration, confusions, the papers' tables",
     "new-classes": "ranking of classes that fine-tuning never saw",
     "imagenet": "the starter's retrieval by names against its backbone's classifier",
+    "detection": "boxes named by RAR against plain CLIP on crops, by size and frequency",
     "memory": "recall, speed and size of the memory against faiss, hnswlib and usearch",
     "grain": "a small GRAIN, trained on seeded scenes, against the caption contrast alone",
     "grain-latency": "a GRAIN B/16 picture tower beside CLIP's B/16",
     "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",
+    "compare": "two result files by their ratios to the baseline of each; exit status 1 where one got worse",
+    "report": "one page of result files, with charts, that needs nothing outside of itself",
     "footprint": "install size, opening time and memory of the runtime process",
 }
 
@@ -37,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
+    record.command.set(arguments)
     return guard(f"rar-bench {args.command}", lambda: int(args.run(args)))
 
 
