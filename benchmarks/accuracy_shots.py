@@ -1,0 +1,203 @@
+"""Accuracy by the number of pictures a class: memories that are really built, from seeded draws, and what they give."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from rar.export.interchange import Embeddings
+from rar.export.labelled import LabelledImage, few_shot
+from rar.export.memory import MemorySource, build_memory
+from rar.export.tune import Retrieved, ranker_name, rankers, retrieve
+from rar.runtime.bundle import Bundle, copy
+from rar.runtime.clip import Clip
+from rar.runtime.errors import InputError
+from rar.runtime.images import load_image
+from rar.runtime.rank import Ranker
+from rar.runtime.recognizer import Recognizer
+from rar.runtime.tuning import Tuning
+
+from .accuracy_rows import Measure, Measured
+from .published import Shots
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What memories are built and what is asked of them.
+
+    Attributes:
+        bundle: Its encoder, MLLM and tuning are used; its memory is not.
+        provider: Device.
+        train: Pictures that are drawn from.
+        test: Pictures that are asked about.
+        shots: Pictures a class; 0 for names and descriptions alone, or `all`.
+        draws: Of each number.
+        k: Candidates.
+        wanted: Which rankers.
+        descriptions: Sentences a class.
+    """
+
+    bundle: Bundle
+    provider: str
+    train: Sequence[LabelledImage]
+    test: Sequence[LabelledImage]
+    shots: Sequence[Shots]
+    draws: int
+    k: int
+    wanted: Sequence[str]
+    descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Table:
+    """What the memories gave.
+
+    Attributes:
+        provider: What ran the encoder.
+        rows: Shots -> what -> mean, standard deviation (None of one draw) and the draws, in percent.
+        last: The rows of the last draw of each, by name.
+        means: Shots -> the mean metrics of the retrieval, and of the last ranker if one was asked for.
+    """
+
+    provider: str
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    last: dict[str, Measured] = field(default_factory=dict)
+    means: dict[Shots, tuple[dict[str, float], dict[str, float]]] = field(default_factory=dict)
+
+
+def by_shots(asked: Asked, measure: Measure) -> Table:
+    """Builds a memory a draw and measures retrieval and rankers on it.
+
+    Pictures are embedded once, however many draws they are in. A ranker that the bundle was tuned for is fused with the
+    weight of its tuning, which was fitted for the bundle's own memory.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rar-shots-"))
+    try:
+        return _measure(asked, measure, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(asked: Asked, measure: Measure, folder: Path) -> Table:
+    target = copy(asked.bundle, folder / "bundle", without="memory")
+    known = asked.bundle.components.get("memory")
+    tuning = Tuning.from_info(known.info) if known else None
+    draws = {shots: _draws(asked, shots) for shots in asked.shots}
+    pictures = list(dict.fromkeys(image for drawn in draws.values() for one in drawn for image in one))
+    clip = Clip(target, asked.provider)
+    vectors = embed(clip, pictures)
+    places = {image: place for place, image in enumerate(pictures)}
+    classes = sorted({image.label for image in (*asked.train, *asked.test)})
+    queries: Retrieved | None = None
+    table = Table(clip.visual.provider)
+    with tqdm(total=sum(map(len, draws.values())), desc="memories", disable=None) as bar:
+        for shots, drawn in draws.items():
+            found: list[dict[str, Measured]] = []
+            for images in drawn:
+                source = MemorySource(classes=classes, descriptions=asked.descriptions)
+                if images:
+                    own = vectors[[places[image] for image in images]]
+                    labels = [image.label for image in images]
+                    source = MemorySource(
+                        embeddings=Embeddings.of(own, labels), descriptions=_of(asked.descriptions, set(labels))
+                    )
+                weight = 0.0 if images else 1.0
+                build_memory(target, source, text_weight=weight, provider=asked.provider)
+                recognizer = Recognizer.open(target.root, asked.provider)
+                k = min(asked.k, recognizer.memory.classes)
+                if queries is None:
+                    queries = retrieve(recognizer, asked.test, k)
+                embeddings = np.stack([query.embedding for query in queries.undecoded])
+                queries = queries.with_candidates(recognizer.memory.search(embeddings, k))
+                own_rows = {"none": measure.retrieved([query.candidates for query in queries.undecoded])}
+                if asked.wanted:
+                    loaded = choose(recognizer, target, asked.wanted)
+                    own_rows |= dict(measure.ranked(queries, loaded, tuning, None))
+                found.append(own_rows)
+                bar.update()
+            name = "all pictures" if shots == "all" else f"{shots} shots"
+            table.rows[name] = _spread(found)
+            table.last |= {f"{name}: {ranker}": measured for ranker, measured in found[-1].items()}
+            ranked = list(found[-1])[-1]
+            table.means[shots] = (_means(found, "none"), {} if ranked == "none" else _means(found, ranked))
+    return table
+
+
+def choose(recognizer: Recognizer, bundle: Bundle, wanted: Sequence[str]) -> list[tuple[dict[str, Any], Ranker]]:
+    """Those of the bundle's rankers that are wanted: by rank, by full name, or `all`.
+
+    Raises:
+        InputError: One is not in the bundle.
+    """
+    loaded = list(rankers(recognizer, bundle.root, None))
+    names = {alias for settings, _ in loaded for alias in ("all", settings["rank"], ranker_name(settings))}
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(f"{bundle.root}: has no ranker {missing[0]!r}; choose {', '.join(sorted(names)) or 'none'}")
+    return [
+        (settings, ranker)
+        for settings, ranker in loaded
+        if {"all", settings["rank"], ranker_name(settings)} & set(wanted)
+    ]
+
+
+def embed(clip: Clip, images: Sequence[LabelledImage]) -> npt.NDArray[np.float32]:
+    """Embeddings of labelled pictures: float32 [N, d].
+
+    Raises:
+        ImageError: One cannot be read.
+    """
+    batches = [np.empty((0, clip.dim), np.float32)]
+    for start in tqdm(range(0, len(images), _BATCH), desc="embedding", disable=None):
+        pixels = [load_image(image.path) for image in images[start : start + _BATCH]]
+        batches.append(clip.embed_pixels(clip.preprocess(pixels)))
+    return np.concatenate(batches)
+
+
+def _draws(asked: Asked, shots: Shots) -> list[list[LabelledImage]]:
+    if shots == "all":
+        return [list(asked.train)]
+    return [few_shot(list(asked.train), shots, seed) for seed in range(asked.draws)] if shots else [[]]
+
+
+def _of(descriptions: Mapping[str, Sequence[str]], labels: set[str]) -> dict[str, Sequence[str]]:
+    return {label: texts for label, texts in descriptions.items() if label in labels}
+
+
+def _spread(found: Sequence[Mapping[str, Measured]]) -> dict[str, Any]:
+    """Columns of one number of shots."""
+    retrieval = [rows["none"].final for rows in found]
+    columns = {"retrieval": retrieval, f"in {found[0]['none'].row['k']}": _metric(found, "none", "recall")}
+    for ranker in found[0]:
+        if ranker != "none":
+            finals = [rows[ranker].final for rows in found]
+            columns[ranker] = finals
+            columns[f"{ranker}, gain"] = [final - own for final, own in zip(finals, retrieval, strict=True)]
+    return {name: _pm(values) for name, values in columns.items()}
+
+
+def _pm(values: Sequence[float]) -> dict[str, Any]:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "draws": list(values)}
+
+
+def _metric(found: Sequence[Mapping[str, Measured]], ranker: str, metric: str) -> list[float]:
+    values = [rows[ranker].row[metric] for rows in found]
+    return [value["percent"] if isinstance(value, dict) else value for value in values]
+
+
+def _means(found: Sequence[Mapping[str, Measured]], ranker: str) -> dict[str, float]:
+    own = {"top1": float(np.mean([rows[ranker].final for rows in found]))}
+    for metric in ("top5", "cacc", "sacc"):
+        if metric in found[0][ranker].row:
+            own[metric] = float(np.mean(_metric(found, ranker, metric)))
+    return own
