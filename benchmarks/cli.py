@@ -12,6 +12,7 @@ from rar.runtime.cli import guard
 from . import record
 
 _COMMANDS = {
+    "all": "the others one after the other, and one report of them",
     "latency": "MLPerf's scenarios stage by stage, beside PyTorch and the paper's own loop in the same run",
     "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
     "rank": "milliseconds a picture of ranking against transformers.generate",

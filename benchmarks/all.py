@@ -1,0 +1,210 @@
+"""`rar-bench all`: the other benchmarks one after the other, each a process of its own, and one report of them.
+
+A part that fails or is stopped leaves the others; `all.json` and the report say which, and why. Ctrl-C ends the part
+that runs and those that would follow; what was finished is kept and reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Literal, TypeAlias
+
+from rar.export.labelled import read_images
+from rar.runtime.bundle import Bundle
+from rar.runtime.errors import InputError
+from rar.runtime.printable import printable
+from rar.runtime.tuning import Tuning
+
+from . import record
+
+# What `--quick` may take in all, what of it is kept for the report, and below what no part is begun, in seconds.
+_QUICK, _REPORT, _LEAST = 300.0, 15.0, 10.0
+# How long a part that is stopped may take to write what it has.
+_GRACE = 10.0
+_PICTURES = 100
+
+State: TypeAlias = Literal["done", "failed", "stopped", "not reached"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark.
+
+    Attributes:
+        name: Its command, and of its files.
+        arguments: What follows the command, but for `--out`.
+    """
+
+    name: str
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a part.
+
+    Attributes:
+        name: Its command.
+        state: Whether it ended, failed, was stopped or never began.
+        seconds: How long it took.
+        why: What was wrong; empty where nothing was.
+    """
+
+    name: str
+    state: State
+    seconds: float
+    why: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="with a memory")
+    parser.add_argument("--images", metavar="SRC", required=True, help="pictures to time")
+    parser.add_argument("--test", metavar="SRC", required=True, help="labelled pictures to be right about")
+    parser.add_argument("--boxes", metavar="FILE", help="annotated boxes, for detection; their pictures lie beside")
+    parser.add_argument("--quick", action="store_true", help="less of each, within five minutes on two cores")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="such as latency accuracy (default: all that fit)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="new folder for results, logs and report")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the parts, then the report; 0 where all were done, 130 after Ctrl-C, else 1."""
+    wanted = parts(args)
+    out = Path(args.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already; name a new folder for the results")
+    out.mkdir(parents=True, exist_ok=True)
+    until = monotonic() + _QUICK - _REPORT if args.quick else None
+    outcomes: list[Outcome] = []
+    interrupted = False
+    for part in wanted:
+        left = None if until is None else until - monotonic()
+        if interrupted or (left is not None and left < _LEAST):
+            outcomes.append(
+                Outcome(part.name, "not reached", 0.0, "interrupted" if interrupted else "no time was left")
+            )
+            continue
+        print(f"== {part.name}", flush=True)
+        outcome, interrupted = _run(part, out, left)
+        outcomes.append(outcome)
+        print(f"== {part.name}: {outcome.state}, {outcome.seconds:.0f} s {printable(outcome.why)}", flush=True)
+        _write(outcomes, wanted, out)
+    _write(outcomes, wanted, out)
+    files = [str(path) for name in ("all", *(part.name for part in wanted)) if (path := out / f"{name}.json").is_file()]
+    report = Part("report", [*files, "--markdown", str(out / "report.md")])
+    told, _ = _run(report, out, None, suffix=".html")
+    if told.state != "done":
+        print(f"== report: {told.state}: {printable(told.why)}", file=sys.stderr)
+    if interrupted:
+        return 130
+    return 0 if all(outcome.state == "done" for outcome in (*outcomes, told)) else 1
+
+
+def parts(args: argparse.Namespace) -> list[Part]:
+    """What is to be run, with what.
+
+    Raises:
+        InputError: A part is unknown or lacks what it needs.
+    """
+    bundle = Bundle.open(args.bundle)
+    first = str(read_images(args.images)[0].path)
+    ranked = ["--rank", name] if (name := _ranker(bundle)) else []
+    small = args.quick
+    found = [
+        Part("latency", [args.bundle, "--images", args.images, *(["--quick"] if small else [])]),
+        Part(
+            "accuracy",
+            [args.bundle, "--test", args.test, *(["--limit", str(_PICTURES)] if small else []), *ranked],
+        ),
+        Part("footprint", [args.bundle, first, "--rounds", "2" if small else "7"]),
+        Part("preprocess", ["--rounds", "2"] if small else []),
+        Part("memory", ["--entries", "2000" if small else "20000", *(["--blocks", "1"] if small else [])]),
+    ]
+    if args.boxes:
+        found.insert(2, Part("detection", [args.bundle, "--boxes", args.boxes, *([] if small else ["--sweep"])]))
+    names = [part.name for part in found]
+    if unknown := [name for name in args.only or () if name not in names]:
+        raise InputError(f"--only {unknown[0]}: choose of {', '.join(names)}; detection needs --boxes")
+    return [part for part in found if not args.only or part.name in args.only]
+
+
+def _ranker(bundle: Bundle) -> str | None:
+    """The bundle's own ranker, as `rar-bench accuracy` names it."""
+    info = bundle.component("memory").info
+    rank, tuning = info.get("rank", "none"), Tuning.from_info(info)
+    if rank == "none":
+        return None
+    return f"{rank} {tuning.mllm.mode}" if rank == "mllm" and tuning and tuning.mllm else str(rank)
+
+
+def _run(part: Part, out: Path, seconds: float | None, suffix: str = ".json") -> tuple[Outcome, bool]:
+    """Runs a part to its end, to the end of its time or to Ctrl-C, of which the second result tells."""
+    log = out / f"{part.name}.log"
+    command = [
+        sys.executable,
+        "-m",
+        "rar.benchmarks.cli",
+        part.name,
+        *part.arguments,
+        "--out",
+        str(out / part.name) + suffix,
+    ]
+    began = monotonic()
+    interrupted = late = False
+    with log.open("wb") as errors:
+        # In a group of its own: it is told of Ctrl-C once, by us, and so are its processes.
+        process = subprocess.Popen(command, stderr=errors, start_new_session=True)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            late = True
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            _end(process)
+    took = monotonic() - began
+    if late or interrupted:
+        why = "interrupted" if interrupted else f"its time of {seconds:.0f} s was over"
+        return Outcome(part.name, "stopped", took, why), interrupted
+    if process.returncode == 0:
+        return Outcome(part.name, "done", took, ""), False
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    why = lines[-1] if lines else f"it ended with exit code {process.returncode}"
+    return Outcome(part.name, "failed", took, why), False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a part that still runs: as Ctrl-C would, and after a while for good, with all that it started."""
+    for end in (os.kill, os.killpg):
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                end(process.pid, signal.SIGINT if end is os.kill else signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
+
+
+def _write(outcomes: Sequence[Outcome], wanted: Sequence[Part], out: Path) -> None:
+    open_ends = {outcome.name: outcome.why for outcome in outcomes if outcome.state != "done"}
+    reached = {outcome.name for outcome in outcomes}
+    result = {
+        "environment": record.environment(),
+        "parts": [asdict(outcome) for outcome in outcomes],
+        "missing": list(_missing(open_ends, [part.name for part in wanted if part.name not in reached])),
+    }
+    record.write(result, str(out / "all.json"))
+
+
+def _missing(open_ends: dict[str, str], pending: Sequence[str]) -> Iterator[dict[str, str]]:
+    for name, why in open_ends.items():
+        yield {"part": name, "why": why}
+    for name in pending:
+        yield {"part": name, "why": "not reached"}

@@ -1,0 +1,145 @@
+"""Charts as SVG: no script, colours from the page's own variables, so that they follow light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from math import ceil, floor, isfinite, log10
+
+_WIDTH = 720
+_COLOURS = 7
+_ROW = 26
+_LABEL = 190
+
+
+def bars(rows: Sequence[tuple[str, float]], unit: str, *, waterfall: bool = False) -> str:
+    """Horizontal bars from zero, or as a waterfall each from where the one before ended.
+
+    Args:
+        rows: Name and value, not negative.
+        unit: Of the values.
+        waterfall: Whether each begins where the last ended; a line for the total is added.
+    """
+    total = sum(value for _, value in rows) if waterfall else max((value for _, value in rows), default=0.0)
+    scale = (_WIDTH - _LABEL - 110) / (total or 1)
+    shown = [*rows, ("sum", total)] if waterfall else list(rows)
+    parts, before = [], 0.0
+    for line, (name, value) in enumerate(shown):
+        last = waterfall and line == len(rows)
+        left = _LABEL + scale * (0.0 if last or not waterfall else before)
+        colour = "s6" if last else f"s{line % (_COLOURS - 1)}" if waterfall else "s0"
+        y = line * _ROW
+        parts.append(
+            f'<text x="{_LABEL - 8}" y="{y + 17}" text-anchor="end">{escape(_short(name))}</text>'
+            f'<rect x="{left:.1f}" y="{y + 4}" width="{max(1.0, scale * value):.1f}" height="{_ROW - 8}" '
+            f'style="fill:var(--{colour})"/>'
+            f'<text x="{left + scale * value + 6:.1f}" y="{y + 17}">{number(value)} {escape(unit)}</text>'
+        )
+        before += value
+    return _svg(len(shown) * _ROW + 4, parts, ", ".join(f"{name} {number(value)} {unit}" for name, value in shown))
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
+    y_from: float | None = None,
+) -> str:
+    """Lines with a mark at each point and the names below.
+
+    Args:
+        series: Name -> points, each in the order in which they are joined.
+        x_label: Of the axis.
+        y_label: Of the axis.
+        log_x: Whether that axis is logarithmic; what is not above zero is left out.
+        log_y: Likewise.
+        x_ticks: Where the axis is told, and by what; else round numbers.
+        y_from: Where the axis begins at the latest.
+    """
+    kept = {
+        name: [
+            (x, y) for x, y in points if isfinite(x) and isfinite(y) and (x > 0 or not log_x) and (y > 0 or not log_y)
+        ]
+        for name, points in series.items()
+    }
+    xs = [x for points in kept.values() for x, _ in points] or [1.0, 2.0]
+    ys = [y for points in kept.values() for _, y in points] or [1.0, 2.0]
+    ticks_y = _ticks(min([*ys, *([] if y_from is None else [y_from])]), max(ys), log_y)
+    ticks_x = list(x_ticks) if x_ticks is not None else [(x, number(x)) for x in _ticks(min(xs), max(xs), log_x)]
+    left, top, right, bottom = 64, 26, _WIDTH - 16, 300
+    place_x = _placer(min([*xs, *(x for x, _ in ticks_x)]), max([*xs, *(x for x, _ in ticks_x)]), left, right, log_x)
+    place_y = _placer(min([*ys, *ticks_y]), max([*ys, *ticks_y]), bottom, top, log_y)
+    parts = [f'<text x="{left}" y="14">{escape(y_label)}</text>']
+    for y in ticks_y:
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{place_y(y):.1f}" y2="{place_y(y):.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{place_y(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
+    for x, told in ticks_x:
+        parts.append(f'<line class="grid" x1="{place_x(x):.1f}" x2="{place_x(x):.1f}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text x="{place_x(x):.1f}" y="{bottom + 18}" text-anchor="middle">{escape(told)}</text>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    parts.append(f'<text x="{right}" y="{bottom + 36}" text-anchor="end">{escape(x_label)}</text>')
+    for i, (name, points) in enumerate(kept.items()):
+        colour = f"var(--s{i % _COLOURS})"
+        path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in points)
+        parts.append(f'<polyline class="line" points="{path}" style="stroke:{colour}"/>')
+        parts += [
+            f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3" style="fill:{colour}"/>' for x, y in points
+        ]
+        y = bottom + 56 + 18 * (i // 2)
+        x = left + (right - left) // 2 * (i % 2)
+        parts.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" style="fill:{colour}"/>')
+        parts.append(f'<text x="{x + 18}" y="{y}">{escape(_short(name, 44))}</text>')
+    return _svg(bottom + 64 + 18 * ((len(kept) - 1) // 2), parts, f"{y_label} by {x_label}: {', '.join(kept)}")
+
+
+def number(value: float) -> str:
+    """A figure at three digits or more, without needless ones."""
+    if not isfinite(value):
+        return "-"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _svg(height: int, parts: Sequence[str], told: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg">'
+        f"<title>{escape(told)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _placer(low: float, high: float, start: float, end: float, log: bool) -> Callable[[float], float]:
+    """Value -> place on an axis."""
+    if log:
+        low, high = log10(low), log10(high)
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        at = log10(value) if log else value
+        return start + (end - start) * (at - low) / span
+
+    return place
+
+
+def _ticks(low: float, high: float, log: bool) -> list[float]:
+    """Round numbers that enclose the values."""
+    if log:
+        decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+        fine = [m * 10.0**d for d in decades for m in ((1, 2, 5) if len(decades) <= 3 else (1,))]
+        below = max((tick for tick in fine if tick <= low), default=fine[0])
+        above = min((tick for tick in fine if tick >= high), default=fine[-1])
+        return [tick for tick in fine if below <= tick <= above]
+    if high <= low:
+        return [low, low + (abs(low) or 1.0)]
+    raw = (high - low) / 5
+    unit = 10.0 ** floor(log10(raw))
+    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
+    return [step * i for i in range(floor(low / step), ceil(high / step) + 1)]
