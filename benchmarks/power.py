@@ -78,6 +78,15 @@ def find_meter(root: Path = Path("/")) -> Meter:
             raise RarError(f"no power is measured: {no_jetson}; {no_nvml}") from no_nvml
 
 
+def try_meter() -> tuple[Meter | None, str]:
+    """What measures power here, if anything does, and what a report says of it."""
+    try:
+        meter = find_meter()
+    except RarError as error:
+        return None, str(error)
+    return meter, meter.name
+
+
 class Jetson:
     """A Jetson's sensors in sysfs.
 

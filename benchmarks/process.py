@@ -35,7 +35,7 @@ def in_a_process(opener: Callable[[], Callable[[Asked], Answer]]) -> Iterator[Ca
         try:
             ours.send(asked)
             answer: Answer | RarError = ours.recv()
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, ConnectionError) as error:
             process.join()
             raise RarError(f"the measured process ended with exit code {process.exitcode}") from error
         if isinstance(answer, RarError):

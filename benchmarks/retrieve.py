@@ -28,17 +28,17 @@ from rar.export.graph import Precision
 from rar.export.labelled import few_shot, read_images
 from rar.export.memory import MemorySource, build_memory
 from rar.runtime.bundle import Bundle
-from rar.runtime.errors import RarError
 from rar.runtime.recognizer import Recognizer
 
 from . import record
-from .power import Meter, Power, find_meter
+from .power import Power, try_meter
 from .process import in_a_process
 
 # Runs one batch of pictures and returns the seconds each stage took, and their total.
 Stack: TypeAlias = Callable[[list[Path]], dict[str, float]]
 
 MODELS = ("starter", "vit-b-32-random")
+RANDOM_MODEL = "ViT-B-32"
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _BLOCKS = 3
 _NEIGHBOURS = 50  # as many as the runtime scores again
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports, builds, measures, prints and writes."""
-    model = _load(args.model)
+    model = load_model(args.model)
     paths = [image.path for image in read_images(args.images)]
     images = read_images(args.memory)
     images = few_shot(images, args.shots, 0) if args.shots else images
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         openers: dict[str, Callable[[], Stack]] = {"plain": partial(_open_plain, args.model, vectors, args.threads)}
         openers |= {name: partial(_open_ours, out, args.threads) for name, out in bundles.items()}
         times: dict[tuple[int, str], list[dict[str, float]]] = {}
-        meter, measured = _meter()
+        meter, measured = try_meter()
         powers = {key: Power(meter) for key in product(args.batch, openers)} if meter is not None else {}
         for block, (name, opener) in product(range(_BLOCKS), openers.items()):
             with in_a_process(opener) as stack:
@@ -110,42 +110,39 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _meter() -> tuple[Meter | None, str]:
-    """What measures power here, if anything does, and what the report says of it."""
-    try:
-        meter = find_meter()
-    except RarError as error:
-        return None, str(error)
-    return meter, meter.name
-
-
 def _open_plain(model: str, vectors: Path, threads: int | None) -> Stack:
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    return partial(_plain, _load(model), np.load(vectors).astype(np.float32))
+    return partial(_plain, load_model(model), np.load(vectors).astype(np.float32))
 
 
 def _open_ours(bundle: Path, threads: int | None) -> Stack:
     return partial(_ours, Recognizer.open(bundle, "cpu", threads=threads))
 
 
-def _load(name: str) -> DualEncoder:
+def load_model(name: str) -> DualEncoder:
+    """One of `MODELS` as PyTorch modules."""
     if name == "starter":
         from rar.export import starter
 
         return starter.load()
-    import open_clip
-    import torch
-
     from rar.export import openclip
 
     with tempfile.TemporaryDirectory() as scratch:
-        torch.manual_seed(0)
-        checkpoint = Path(scratch) / "random.pt"
-        torch.save(open_clip.create_model("ViT-B-32").state_dict(), checkpoint)
-        return openclip.load("ViT-B-32", str(checkpoint))
+        return openclip.load(RANDOM_MODEL, str(write_random(Path(scratch))))
+
+
+def write_random(folder: Path) -> Path:
+    """Seeded random weights of `RANDOM_MODEL`, as a checkpoint that open_clip reads."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(0)
+    checkpoint = folder / "random.pt"
+    torch.save(open_clip.create_model(RANDOM_MODEL).state_dict(), checkpoint)
+    return checkpoint
 
 
 def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Path]) -> dict[str, float]:
