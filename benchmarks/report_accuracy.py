@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def detection(result: Result) -> list[Section]:
 
 def _rows(rows: Mapping[str, Result]) -> Table:
     """One table, whichever of its columns the rows fill."""
-    columns = {
+    columns: dict[str, Callable[[Result], str | None]] = {
         "top-1": lambda row: _share(row.get("top1")),
         "fused": lambda row: _share(row.get("fused")),
         "gated": lambda row: _share(row["gate"]["top1"]) if "gate" in row else None,
