@@ -53,9 +53,13 @@ def test_a_data_set_from_disk(stored: Path, class_pictures: list[Path], tmp_path
     assert all(image.path.is_file() for image in found.images)
 
 
-def test_a_folder_of_pictures_by_the_packages_own_reader(labelled_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    found = read(f"hf:{labelled_folder}:train", tmp_path)
+def test_a_folder_of_pictures_by_the_packages_own_reader(
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "scratch").mkdir()
+    found = read(f"hf:{labelled_folder}:train", tmp_path / "scratch")
     assert {image.label for image in found.images} == {"cat", "coffee", "grass", "rocket"}
     assert {image.path for image in found.images} == set(labelled_folder.rglob("*.*"))
 
