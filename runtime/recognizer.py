@@ -457,8 +457,9 @@ class Recognizer:
             start = perf_counter()
             ahead: Future[Batch | None] = prepare.submit(following)
             while (batch := ahead.result()) is not None:
+                waited = perf_counter() - start
                 ahead = prepare.submit(following)
-                note(batch.timings)
+                note({**batch.timings, "hand-over": max(0.0, waited - sum(batch.timings.values()))})
                 batch.start = start
                 yield batch
                 start = perf_counter()
