@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,8 +30,8 @@ from .average_precision import average_precision
 
 PLAIN = "CLIP on crops"
 # COCO's sizes, by area in pixels.
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
-GROWTHS = (1.0, 1.125, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, math.inf)}
+GROWTHS = (1.0, 1.125, 1.25, 1.5, 2.0, 3.0)
 FUSIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Hits = npt.NDArray[np.bool_]
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             "unknown_categories": match_labels(annotations.categories, bench.recognizer.memory.labels)[1],
         },
         "k": args.k,
-        "default": {"grow": default.grow, "blur": _blur(default.blur)},
+        "default": {"grow": _grow(default.grow), "blur": _blur(default.blur)},
         "results": bench.compare(ways),
     }
     _print(result["results"])
@@ -209,6 +210,13 @@ def _gain(hits: Hits, plain: Hits) -> dict[str, float]:
     difference = 100 * (hits.astype(float) - plain)
     error = float(difference.std()) / np.sqrt(len(difference))
     return {"points": float(difference.mean()), "standard_error": float(error), "count": len(difference)}
+
+
+def _grow(grow: Growth) -> Any:
+    """As JSON; no limit is null."""
+    if isinstance(grow, (int, float)):
+        return grow
+    return [[None if limit == math.inf else limit, factor] for limit, factor in grow]
 
 
 def _blur(blur: Blur | float | None) -> Any:
