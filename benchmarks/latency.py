@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         work = Path(args.work or stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        encoder, source = args.encoder, None
+        encoder = args.encoder
+        source: str | None = None
         if args.model is not None:
             args.bundle, encoder = latency_random.build(args.memory or args.images, work)
             source = latency_random.SOURCE
