@@ -201,7 +201,8 @@ class Bench:
 
 
 def _ways(default: Way, rankers: Sequence[Rank]) -> dict[str, Way]:
-    ways = {PLAIN: Way("none", 1.0, None), "RAR, retrieval": default}
+    plain = Way("none", 1.0, None)
+    ways = {PLAIN: plain} | ({} if default == plain else {"RAR, retrieval": default})
     return ways | {f"RAR, {rank}": replace(default, rank=rank) for rank in rankers if rank != "none"}
 
 

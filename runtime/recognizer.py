@@ -318,10 +318,10 @@ class Recognizer:
                 default it is as for `recognize`.
             fusion: The exponent a. The paper gives no formula; the default is the geometric mean, as Detic's.
             grow: Factor on the box's sides, or (limit, factor) pairs for objects of different size; see
-                `Preprocess.regions`. The paper gives no values: the default was the best by size on scenes of groceries
-                with the starter's encoder (docs/detection.md). `rar-bench detection --sweep` measures others.
-            blur: A `Blur`, or its radius as a share of the box's longer side; None, which was the best there at every
-                size, leaves all sharp.
+                `Preprocess.regions`. The paper gives no values. The default is the bare box: on scenes of groceries
+                with the starter's encoder no scale gained more than chance would give, and blur lost at every one
+                (docs/detection.md). `rar-bench detection --sweep` measures what your encoder makes of yours.
+            blur: A `Blur`, or its radius as a share of the box's longer side; None leaves all sharp. Likewise.
             square: Grows the shorter side up to the longer one.
             gate: As for `recognize`.
             deadline_ms: As for `recognize`.

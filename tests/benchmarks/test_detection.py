@@ -35,12 +35,13 @@ def test_report(pictures_bundle: Path, folder: Path, capsys: pytest.CaptureFixtu
     out = folder / "result.json"
     argv = [
         *("detection", pictures_bundle, "--boxes", folder / "boxes.json", "--k", "2", "--rank", "none", "--sweep"),
+        *("--grow", "32:2,inf:1.25", "--blur", "0.1"),
         *("--proposals", write(folder, proposals, "proposals.json"), "--out", out),
     ]  # fmt: skip
     assert main([str(arg) for arg in argv]) == 0
     result: dict[str, Any] = json.loads(out.read_text())
     assert result["boxes"]["sizes"] == {"small": 1, "medium": 7, "large": 0, "all": 8}
-    assert result["default"]["grow"][-1][0] is None
+    assert result["default"]["grow"] == [[32, 2], [None, 1.25]]
     plain, rar = result["results"]["CLIP on crops"], result["results"]["RAR, retrieval"]
     # Sharp and as large as the box, each region is a picture of the memory; two are labelled wrongly.
     assert plain["top1"]["medium"]["percent"] == pytest.approx(100 * 5 / 7)
