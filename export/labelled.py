@@ -9,12 +9,14 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from rar.runtime.errors import InputError
 from rar.runtime.images import find_images
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def few_shot(images: list[LabelledImage], shots: int, seed: int) -> list[Labelle
     return [images[position] for position in sorted(kept)]
 
 
-def evenly(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
-    """At most `count` of the pictures, evenly spread over their order, first and last among them."""
+def evenly(images: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly spread over their order, first and last among them."""
     return [images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
 
 
