@@ -5,16 +5,17 @@ draws; 0 is zero-shot, by names and descriptions). Misses of the retrieval are t
 scores are held to what they promise as probabilities, and the class pairs that are confused most are listed with their
 pictures. The papers' data sets (`--dataset`) have the papers' figures printed beside.
 
-The result file: `results`, a row by name (`k=5: mllm likelihood`; with `--shots` of each number's last draw), `shots`,
-mean, standard deviation and draws by number of shots; `published`; `confusion`. A row's `calibration` says of which
-score.
+The result file: `results`, a row by name (`k=5: mllm likelihood`; with `--shots` of each number's last draw); `shots`,
+mean, standard deviation and draws by number of shots; `published`; `confusion`; `missing`, what Ctrl-C left undone. A
+row's `calibration` says of which score.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--dataset and --data belong together: the set's name, and where it lies")
     if any(shots) and not (args.train or args.dataset):
         raise InputError("--shots needs --train, the pictures to draw from")
+    if args.plain and not args.rank:
+        raise InputError("--plain needs --rank, what to compare")
     bundle = Bundle.open(args.bundle)
     with tempfile.TemporaryDirectory(prefix="rar-accuracy-") as scratch:
         found = _measure(args, bundle, shots, _read(args, Path(scratch)))
     record.write(found, args.out)
-    return 0
+    if found["missing"]:
+        print(f"stopped; missing: {', '.join(found['missing'])}", file=sys.stderr)
+    return 130 if found["missing"] else 0
 
 
 @dataclass(frozen=True)
@@ -97,15 +102,25 @@ def _measure(args: argparse.Namespace, bundle: Bundle, shots: list[Shots], data:
     measure = Measure([image.label for image in images], minilm() if args.clustering else None)
     table: dict[str, Any] = {}
     beside: list[dict[str, Any]] = []
+    missing: list[str] = []
     if shots:
         told = read_descriptions(args.descriptions) if args.descriptions else {}
         wanted = Asked(bundle, args.provider, data.train, images, shots, args.draws, args.k[0], args.rank, told)
         measured = by_shots(wanted, measure)
-        rows, table, provider = measured.last, measured.rows, measured.provider
+        rows, table, provider, missing = measured.last, measured.rows, measured.provider, measured.missing
         if args.dataset:
             beside = [row for n, means in measured.means.items() for row in published.beside(args.dataset, n, *means)]
     else:
-        rows, provider = _as_it_is(args, bundle, data.test, measure)
+        recognizer = Recognizer.open(args.bundle, args.provider)
+        rows, provider = {}, recognizer.provider
+        parts = _as_it_is(args, bundle, recognizer, data.test, measure)
+        try:
+            for name, one in parts:
+                rows[name] = one
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            missing = [f"what follows the row {list(rows)[-1]}"]
     best = max(rows, key=lambda name: rows[name].final)
     _print(rows, table, beside)
     return {
@@ -119,15 +134,15 @@ def _measure(args: argparse.Namespace, bundle: Bundle, shots: list[Shots], data:
         "results": {name: one.row for name, one in rows.items()},
         "shots": table,
         "published": beside,
+        "missing": missing,
         "confusion": {"row": best, "pairs": confused(data.test, rows[best].answers, args.pairs)},
     }
 
 
 def _as_it_is(
-    args: argparse.Namespace, bundle: Bundle, test: Pictures, measure: Measure
-) -> tuple[dict[str, Measured], str]:
-    """Rows on the bundle's own memory, by `k=5: none`, and what ran the encoder."""
-    recognizer = Recognizer.open(args.bundle, args.provider)
+    args: argparse.Namespace, bundle: Bundle, recognizer: Recognizer, test: Pictures, measure: Measure
+) -> Iterator[tuple[str, Measured]]:
+    """Rows on the bundle's own memory, such as `k=5: none`."""
     memory = recognizer.memory
     if (unknown := set(measure.truth) - set(memory.labels)) and not args.clustering:
         raise InputError(
@@ -135,27 +150,26 @@ def _as_it_is(
             "memory; build it with them, give --shots, or measure with --clustering"
         )
     loaded = choose(recognizer, bundle, args.rank) if args.rank else []
-    queries = retrieve(recognizer, test.images, args.k[0])
-    embeddings = np.stack([query.embedding for query in queries.undecoded])
-    rows: dict[str, Measured] = {}
     for k in args.k:
         memory.check_k(k)
+    queries = retrieve(recognizer, test.images, args.k[0])
+    embeddings = np.stack([query.embedding for query in queries.undecoded])
+    for k in args.k:
         queries = queries.with_candidates(memory.search(embeddings, k))
-        rows[f"k={k}: none"] = measure.retrieved([query.candidates for query in queries.undecoded])
+        yield f"k={k}: none", measure.retrieved([query.candidates for query in queries.undecoded])
         if k == args.k[0]:
-            rows[f"k={k}: none, exact search"] = measure.retrieved(memory.search(embeddings, k, exact=True))
+            yield f"k={k}: none, exact search", measure.retrieved(memory.search(embeddings, k, exact=True))
         for weight in args.text_weight or ():
             found = Memory.open(bundle, weight).search(embeddings, k)
-            rows[f"k={k}: none, text weight {weight:g}"] = measure.retrieved(found)
+            yield f"k={k}: none, text weight {weight:g}", measure.retrieved(found)
         for name, row in measure.ranked(queries, loaded, recognizer.tuning, recognizer.probe):
-            rows[f"k={k}: {name}"] = row
+            yield f"k={k}: {name}", row
     if args.plain:
         plain = Recognizer.open(args.plain, args.provider)
         untaught = [one for one in choose(plain, Bundle.open(args.plain), args.rank) if one[0]["rank"] == "mllm"]
         queries = retrieve(plain, test.images, args.k[0])
         for name, row in measure.ranked(queries, untaught, None, None):
-            rows[f"k={args.k[0]}: not fine-tuned: {name}"] = row
-    return rows, recognizer.provider
+            yield f"k={args.k[0]}: not fine-tuned: {name}", row
 
 
 def _shots(text: str) -> Shots:

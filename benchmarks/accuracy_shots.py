@@ -67,70 +67,97 @@ class Table:
         rows: Shots -> what -> mean, standard deviation (None of one draw) and the draws, in percent.
         last: The rows of the last draw of each, by name.
         means: Shots -> the mean metrics of the retrieval, and of the last ranker if one was asked for.
+        missing: What Ctrl-C left undone.
     """
 
     provider: str
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     last: dict[str, Measured] = field(default_factory=dict)
     means: dict[Shots, tuple[dict[str, float], dict[str, float]]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, shots: Shots, found: Sequence[dict[str, Measured]]) -> None:
+        """Adds the draws of one number of shots."""
+        name, ranked = _name(shots), list(found[-1])[-1]
+        self.rows[name] = _spread(found)
+        self.last |= {f"{name}: {ranker}": measured for ranker, measured in found[-1].items()}
+        self.means[shots] = (_means(found, "none"), {} if ranked == "none" else _means(found, ranked))
 
 
 def by_shots(asked: Asked, measure: Measure) -> Table:
     """Builds a memory a draw and measures retrieval and rankers on it.
 
     Pictures are embedded once, however many draws they are in. A ranker that the bundle was tuned for is fused with the
-    weight of its tuning, which was fitted for the bundle's own memory.
+    weight of its tuning, which was fitted for the bundle's own memory. Ctrl-C ends it with the draws that are finished.
     """
     folder = Path(tempfile.mkdtemp(prefix="rar-shots-"))
     try:
-        return _measure(asked, measure, folder)
+        draws = {shots: _draws(asked, shots) for shots in asked.shots}
+        bench = _Bench(asked, measure, copy(asked.bundle, folder / "bundle", without="memory"))
+        table = Table(bench.embed([image for drawn in draws.values() for images in drawn for image in images]))
+        with tqdm(total=sum(map(len, draws.values())), desc="memories", disable=None) as bar:
+            for shots, drawn in draws.items():
+                found: list[dict[str, Measured]] = []
+                try:
+                    for images in () if table.missing else drawn:
+                        found.append(bench.draw(images))
+                        bar.update()
+                except KeyboardInterrupt:
+                    if not table.rows and not found:
+                        raise
+                if len(found) < len(drawn):
+                    table.missing.append(f"{_name(shots)}: {len(drawn) - len(found)} of {len(drawn)} draws")
+                if found:
+                    table.add(shots, found)
+        return table
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(asked: Asked, measure: Measure, folder: Path) -> Table:
-    target = copy(asked.bundle, folder / "bundle", without="memory")
-    known = asked.bundle.components.get("memory")
-    tuning = Tuning.from_info(known.info) if known else None
-    draws = {shots: _draws(asked, shots) for shots in asked.shots}
-    pictures = list(dict.fromkeys(image for drawn in draws.values() for one in drawn for image in one))
-    clip = Clip(target, asked.provider)
-    vectors = embed(clip, pictures)
-    places = {image: place for place, image in enumerate(pictures)}
-    classes = sorted({image.label for image in (*asked.train, *asked.test)})
-    queries: Retrieved | None = None
-    table = Table(clip.visual.provider)
-    with tqdm(total=sum(map(len, draws.values())), desc="memories", disable=None) as bar:
-        for shots, drawn in draws.items():
-            found: list[dict[str, Measured]] = []
-            for images in drawn:
-                source = MemorySource(classes=classes, descriptions=asked.descriptions)
-                if images:
-                    own = vectors[[places[image] for image in images]]
-                    labels = [image.label for image in images]
-                    source = MemorySource(
-                        embeddings=Embeddings.of(own, labels), descriptions=_of(asked.descriptions, set(labels))
-                    )
-                weight = 0.0 if images else 1.0
-                build_memory(target, source, text_weight=weight, provider=asked.provider)
-                recognizer = Recognizer.open(target.root, asked.provider)
-                k = min(asked.k, recognizer.memory.classes)
-                if queries is None:
-                    queries = retrieve(recognizer, asked.test, k)
-                embeddings = np.stack([query.embedding for query in queries.undecoded])
-                queries = queries.with_candidates(recognizer.memory.search(embeddings, k))
-                own_rows = {"none": measure.retrieved([query.candidates for query in queries.undecoded])}
-                if asked.wanted:
-                    loaded = choose(recognizer, target, asked.wanted)
-                    own_rows |= dict(measure.ranked(queries, loaded, tuning, None))
-                found.append(own_rows)
-                bar.update()
-            name = "all pictures" if shots == "all" else f"{shots} shots"
-            table.rows[name] = _spread(found)
-            table.last |= {f"{name}: {ranker}": measured for ranker, measured in found[-1].items()}
-            ranked = list(found[-1])[-1]
-            table.means[shots] = (_means(found, "none"), {} if ranked == "none" else _means(found, ranked))
-    return table
+class _Bench:
+    """A bundle whose memory is built again and again, from pictures that are embedded once."""
+
+    def __init__(self, asked: Asked, measure: Measure, target: Bundle) -> None:
+        self._asked, self._measure, self._target = asked, measure, target
+        known = asked.bundle.components.get("memory")
+        self._tuning = Tuning.from_info(known.info) if known else None
+        self._classes = sorted({image.label for image in (*asked.train, *asked.test)})
+        self._places: dict[LabelledImage, int] = {}
+        self._vectors = np.empty((0, 0), np.float32)
+        self._queries: Retrieved | None = None
+
+    def embed(self, images: Sequence[LabelledImage]) -> str:
+        """Embeds what any draw holds; returns what ran the encoder."""
+        clip = Clip(self._target, self._asked.provider)
+        pictures = list(dict.fromkeys(images))
+        self._places = {image: place for place, image in enumerate(pictures)}
+        self._vectors = embed(clip, pictures)
+        return clip.visual.provider
+
+    def draw(self, images: Sequence[LabelledImage]) -> dict[str, Measured]:
+        """Rows of the retrieval and of each ranker on a memory of these pictures, or of names where there are none."""
+        asked = self._asked
+        build_memory(self._target, self._source(images), text_weight=float(not images), provider=asked.provider)
+        recognizer = Recognizer.open(self._target.root, asked.provider)
+        k = min(asked.k, recognizer.memory.classes)
+        queries = self._queries or retrieve(recognizer, asked.test, k)
+        embeddings = np.stack([query.embedding for query in queries.undecoded])
+        self._queries = queries = queries.with_candidates(recognizer.memory.search(embeddings, k))
+        rows = {"none": self._measure.retrieved([query.candidates for query in queries.undecoded])}
+        if asked.wanted:
+            loaded = choose(recognizer, self._target, asked.wanted)
+            rows |= dict(self._measure.ranked(queries, loaded, self._tuning, None))
+        return rows
+
+    def _source(self, images: Sequence[LabelledImage]) -> MemorySource:
+        told = self._asked.descriptions
+        if not images:
+            return MemorySource(classes=self._classes, descriptions=told)
+        labels = [image.label for image in images]
+        own = self._vectors[[self._places[image] for image in images]]
+        known = set(labels)
+        descriptions = {label: texts for label, texts in told.items() if label in known}
+        return MemorySource(embeddings=Embeddings.of(own, labels), descriptions=descriptions)
 
 
 def choose(recognizer: Recognizer, bundle: Bundle, wanted: Sequence[str]) -> list[tuple[dict[str, Any], Ranker]]:
@@ -169,8 +196,8 @@ def _draws(asked: Asked, shots: Shots) -> list[list[LabelledImage]]:
     return [few_shot(list(asked.train), shots, seed) for seed in range(asked.draws)] if shots else [[]]
 
 
-def _of(descriptions: Mapping[str, Sequence[str]], labels: set[str]) -> dict[str, Sequence[str]]:
-    return {label: texts for label, texts in descriptions.items() if label in labels}
+def _name(shots: Shots) -> str:
+    return "all pictures" if shots == "all" else f"{shots} shots"
 
 
 def _spread(found: Sequence[Mapping[str, Measured]]) -> dict[str, Any]:

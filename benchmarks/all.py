@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -30,6 +30,7 @@ from . import record
 _QUICK, _REPORT, _LEAST = 300.0, 15.0, 10.0
 # How long a part that is stopped may take to write what it has.
 _GRACE = 10.0
+_POLL = 0.2
 _PICTURES = 100
 
 State: TypeAlias = Literal["done", "failed", "stopped", "not reached"]
@@ -85,28 +86,48 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     until = monotonic() + _QUICK - _REPORT if args.quick else None
     outcomes: list[Outcome] = []
-    interrupted = False
-    for part in wanted:
-        left = None if until is None else until - monotonic()
-        if interrupted or (left is not None and left < _LEAST):
-            outcomes.append(
-                Outcome(part.name, "not reached", 0.0, "interrupted" if interrupted else "no time was left")
-            )
-            continue
-        print(f"== {part.name}", flush=True)
-        outcome, interrupted = _run(part, out, left)
-        outcomes.append(outcome)
-        print(f"== {part.name}: {outcome.state}, {outcome.seconds:.0f} s {printable(outcome.why)}", flush=True)
+    with _ctrl_c() as told:
+        for part in wanted:
+            left = None if until is None else until - monotonic()
+            if told.stop or (left is not None and left < _LEAST):
+                why = "interrupted" if told.stop else "no time was left"
+                outcomes.append(Outcome(part.name, "not reached", 0.0, why))
+                continue
+            print(f"== {part.name}", flush=True)
+            outcomes.append(outcome := _run(part, out, left, told))
+            print(f"== {part.name}: {outcome.state}, {outcome.seconds:.0f} s {printable(outcome.why)}", flush=True)
+            _write(outcomes, wanted, out)
         _write(outcomes, wanted, out)
-    _write(outcomes, wanted, out)
     files = [str(path) for name in ("all", *(part.name for part in wanted)) if (path := out / f"{name}.json").is_file()]
     report = Part("report", [*files, "--markdown", str(out / "report.md")])
-    told, _ = _run(report, out, None, suffix=".html")
-    if told.state != "done":
-        print(f"== report: {told.state}: {printable(told.why)}", file=sys.stderr)
-    if interrupted:
+    page = _run(report, out, None, _Told(), suffix=".html")
+    if page.state != "done":
+        print(f"== report: {page.state}: {printable(page.why)}", file=sys.stderr)
+    if told.stop:
         return 130
-    return 0 if all(outcome.state == "done" for outcome in (*outcomes, told)) else 1
+    return 0 if all(outcome.state == "done" for outcome in (*outcomes, page)) else 1
+
+
+@dataclass
+class _Told:
+    """Whether Ctrl-C was pressed."""
+
+    stop: bool = False
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[_Told]:
+    """Meanwhile Ctrl-C interrupts nothing here: a part must be ended, and what was finished written."""
+    told = _Told()
+
+    def stop(*_: object) -> None:
+        told.stop = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def parts(args: argparse.Namespace) -> list[Part]:
@@ -146,40 +167,33 @@ def _ranker(bundle: Bundle) -> str | None:
     return f"{rank} {tuning.mllm.mode}" if rank == "mllm" and tuning and tuning.mllm else str(rank)
 
 
-def _run(part: Part, out: Path, seconds: float | None, suffix: str = ".json") -> tuple[Outcome, bool]:
-    """Runs a part to its end, to the end of its time or to Ctrl-C, of which the second result tells."""
+def _run(part: Part, out: Path, seconds: float | None, told: _Told, suffix: str = ".json") -> Outcome:
+    """Runs a part to its end, to the end of its time or to Ctrl-C."""
     log = out / f"{part.name}.log"
-    command = [
-        sys.executable,
-        "-m",
-        "rar.benchmarks.cli",
-        part.name,
-        *part.arguments,
-        "--out",
-        str(out / part.name) + suffix,
-    ]
+    target = str(out / part.name) + suffix
     began = monotonic()
-    interrupted = late = False
     with log.open("wb") as errors:
-        # In a group of its own: it is told of Ctrl-C once, by us, and so are its processes.
-        process = subprocess.Popen(command, stderr=errors, start_new_session=True)
+        # In a session of its own: of Ctrl-C it is told by us.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rar.benchmarks.cli", part.name, *part.arguments, "--out", target],
+            stderr=errors,
+            start_new_session=True,
+        )
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            late = True
-        except KeyboardInterrupt:
-            interrupted = True
+            while process.poll() is None and not told.stop and (seconds is None or monotonic() - began < seconds):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL)
         finally:
+            ended = process.poll() is not None
             _end(process)
     took = monotonic() - began
-    if late or interrupted:
-        why = "interrupted" if interrupted else f"its time of {seconds:.0f} s was over"
-        return Outcome(part.name, "stopped", took, why), interrupted
+    if not ended:
+        why = "interrupted" if told.stop else f"its time of {seconds:.0f} s was over"
+        return Outcome(part.name, "stopped", took, why)
     if process.returncode == 0:
-        return Outcome(part.name, "done", took, ""), False
+        return Outcome(part.name, "done", took, "")
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    why = lines[-1] if lines else f"it ended with exit code {process.returncode}"
-    return Outcome(part.name, "failed", took, why), False
+    return Outcome(part.name, "failed", took, lines[-1] if lines else f"exit code {process.returncode}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -166,7 +166,9 @@ def _missing(files: Sequence[File]) -> list[Section]:
     lines: list[Block] = []
     for file in files:
         for one in file.result.get("missing") or ():
-            told = ", ".join(map(str, one.values())) if isinstance(one, Mapping) else str(one)
+            told = str(one)
+            if isinstance(one, Mapping):
+                told = ", ".join(own if isinstance(own, str) else f"{key} {own}" for key, own in one.items())
             lines.append(Text(f"missing: {told} ({file.path.name})"))
     return [Section("Missing", lines)] if lines else []
 

@@ -115,9 +115,16 @@ def _scenarios(rows: Sequence[Result]) -> Table:
             shown = ("-", "-", "-")
             if spread is not None:
                 shown = (_unit(figure, spread["median"]), _quartiles(spread), str(spread["count"]))
-            told.append((row["stack"], row["path"], row["scenario"], figure, *shown, row.get("reason") or ""))
+            told.append((row["stack"], row["path"], row["scenario"], figure, *shown, _reason(row, figure)))
     head = ("stack", "path", "scenario", "figure", "median", "quartiles", "samples", "why not, or note")
     return Table(head, told)
+
+
+def _reason(row: Result, figure: str) -> str:
+    """What a row says of one figure, and of all of them."""
+    others = tuple(f"{name}:" for name in row["figures"] if name != figure)
+    parts = [part for part in (row.get("reason") or "").split("; ") if not part.startswith(others)]
+    return "; ".join(part.removeprefix(f"{figure}: ") for part in parts)
 
 
 def _stages(row: Result) -> Chart:

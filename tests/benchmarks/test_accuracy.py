@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rar.benchmarks import accuracy_shots
 from rar.benchmarks.accuracy_rows import Measure, confused
 from rar.benchmarks.cli import main
 from rar.benchmarks.sources import Pictures
@@ -114,6 +115,29 @@ def test_memories_of_names_of_few_and_of_all_pictures(
     assert run(*common, *options, out=tmp_path / "b.json")["shots"] == table
 
 
+def test_ctrl_c_keeps_the_draws_that_were_finished(
+    tiny_bundle: Path, labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, drawn = accuracy_shots._Bench.draw, []
+
+    def interrupted(self: Any, images: Any) -> Any:
+        drawn.append(images)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return draw(self, images)
+
+    monkeypatch.setattr(accuracy_shots._Bench, "draw", interrupted)
+    common = ("accuracy", tiny_bundle, "--test", labelled_folder, "--train", labelled_folder, "--k", "3")
+    options = ("--shots", "1", "2", "all", "--draws", "2", "--out", tmp_path / "a.json")
+    assert main([*map(str, (*common, *options))]) == 130
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert {name: len(row["retrieval"]["draws"]) for name, row in result["shots"].items()} == {
+        "1 shots": 2,
+        "2 shots": 1,
+    }
+    assert result["missing"] == ["2 shots: 1 of 2 draws", "all pictures: 1 of 1 draws"]
+
+
 def test_a_data_set_of_the_papers_stands_beside_their_figures(
     tiny_bundle: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +199,7 @@ def test_a_row_by_hand() -> None:
         (("--shots", "1"), "--shots needs --train"),
         (("--data", "x"), "--dataset and --data belong together"),
         (("--k", "0"), "from 1 on"),
+        (("--plain", "x"), "--plain needs --rank"),
         (("--rank", "oracle"), "has no ranker 'oracle'; choose all, wca"),
     ],
 )

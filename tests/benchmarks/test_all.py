@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rar.benchmarks.all import Part, _run, parts
+from rar.benchmarks.all import Part, _run, _Told, parts
 from rar.benchmarks.cli import main
 
 
@@ -66,8 +66,8 @@ def test_ctrl_c_keeps_what_was_finished_and_says_what_was_not_reached(
 
 
 def test_a_part_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
-    outcome, interrupted = _run(Part("preprocess", ["--rounds", "1000"]), tmp_path, 1.0)
-    assert (outcome.state, interrupted) == ("stopped", False)
+    outcome = _run(Part("preprocess", ["--rounds", "1000"]), tmp_path, 1.0, _Told())
+    assert outcome.state == "stopped"
     assert outcome.why == "its time of 1 s was over"
 
 
