@@ -43,10 +43,12 @@ class Part:
     Attributes:
         name: Its command, and of its files.
         arguments: What follows the command, but for `--out`.
+        weight: Of the time that is left to it and the parts behind it, its share.
     """
 
     name: str
     arguments: Sequence[str]
+    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ def run(args: argparse.Namespace) -> int:
     until = monotonic() + _QUICK - _REPORT if args.quick else None
     outcomes: list[Outcome] = []
     with _ctrl_c() as told:
-        for part in wanted:
-            left = None if until is None else until - monotonic()
+        for place, part in enumerate(wanted):
+            left = None
+            if until is not None:
+                left = (until - monotonic()) * part.weight / sum(one.weight for one in wanted[place:])
             if told.stop or (left is not None and left < _LEAST):
                 why = "interrupted" if told.stop else "no time was left"
                 outcomes.append(Outcome(part.name, "not reached", 0.0, why))
@@ -141,17 +145,18 @@ def parts(args: argparse.Namespace) -> list[Part]:
     ranked = ["--rank", name] if (name := _ranker(bundle)) else []
     small = args.quick
     found = [
-        Part("latency", [args.bundle, "--images", args.images, *(["--quick"] if small else [])]),
+        Part("latency", [args.bundle, "--images", args.images, *(["--quick"] if small else [])], 4),
         Part(
             "accuracy",
             [args.bundle, "--test", args.test, *(["--limit", str(_PICTURES)] if small else []), *ranked],
+            2,
         ),
         Part("footprint", [args.bundle, first, "--rounds", "2" if small else "7"]),
         Part("preprocess", ["--rounds", "2"] if small else []),
-        Part("memory", ["--entries", "2000" if small else "20000", *(["--blocks", "1"] if small else [])]),
+        Part("memory", ["--entries", "2000" if small else "20000", *(["--blocks", "1"] if small else [])], 2),
     ]
     if args.boxes:
-        found.insert(2, Part("detection", [args.bundle, "--boxes", args.boxes, *([] if small else ["--sweep"])]))
+        found.insert(2, Part("detection", [args.bundle, "--boxes", args.boxes, *([] if small else ["--sweep"])], 2))
     names = [part.name for part in found]
     if unknown := [name for name in args.only or () if name not in names]:
         raise InputError(f"--only {unknown[0]}: choose of {', '.join(names)}; detection needs --boxes")
