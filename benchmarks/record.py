@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -82,7 +83,7 @@ def write(result: dict[str, Any], out: str | None) -> None:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     words = command.get()
-    head = {"format": FORMAT, "benchmark": words[0] if words else None, "command": " ".join(["rar-bench", *words])}
+    head = {"format": FORMAT, "benchmark": words[0] if words else None, "command": shlex.join(["rar-bench", *words])}
     write_json(path, {**head, **result})
 
 
