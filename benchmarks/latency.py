@@ -44,6 +44,7 @@ from .latency_rows import NOISY, NOISY_ELSE, PERCENTILES, least, left_out
 from .latency_run import Run
 from .latency_turns import BOUND_TIMES, QUERY, SCENARIOS, Plan, Scenario
 from .latency_work import Contender, Way
+from .peers_torch import Terms
 
 _K = 5
 _QUICK_SCENARIOS: tuple[Scenario, ...] = ("single stream", "offline")
@@ -164,7 +165,7 @@ def _fits(peer: peers.Peer, ways: list[Way], settings: Settings) -> bool:
     return peer.way == "retrieve" or (settings.rank == "mllm" and len(ways) > 1)
 
 
-def _prepare(terms: peers.Terms, peer: peers.Peer) -> str | None:
+def _prepare(terms: Terms, peer: peers.Peer) -> str | None:
     try:
         peers.prepare(terms, [peer])
     except RarError as error:
