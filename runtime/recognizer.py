@@ -319,7 +319,7 @@ class Recognizer:
             fusion: The exponent a. The paper gives no formula; the default is the geometric mean, as Detic's.
             grow: Factor on the box's sides, or (limit, factor) pairs for objects of different size; see
                 `Preprocess.regions`. The paper gives no values. The default is the bare box: on scenes of groceries
-                with the starter's encoder no scale gained more than chance would give, and blur lost at every one
+                with the starter's encoder no scale gained more than chance would give, nor did blur at any
                 (docs/detection.md). `rar-bench detection --sweep` measures what your encoder makes of yours.
             blur: A `Blur`, or its radius as a share of the box's longer side; None leaves all sharp. Likewise.
             square: Grows the shorter side up to the longer one.
