@@ -107,7 +107,7 @@ class Measure:
         said: str,
     ) -> Measured:
         alone = judged.hits(0.0)
-        in_k = judged.right.any(1)
+        in_k = np.asarray(judged.right.any(1))
         finals = (judged.scores + fusion * judged.similarity) / (1 + fusion)
         order = np.argsort(-finals, axis=1, kind="stable")
         answers = [row[place].label for row, place in zip(found, order[:, 0], strict=True)]
@@ -122,7 +122,7 @@ class Measure:
             "calibration": {"score": said, **calibration(finals, judged.hits(fusion), scale)},
         }
         if k >= 5:
-            row["top5"] = record.share(np.take_along_axis(judged.right, order[:, :5], axis=1).any(1))
+            row["top5"] = record.share(np.asarray(np.take_along_axis(judged.right, order[:, :5], axis=1).any(1)))
         if self.embed is not None:
             row["cacc"] = 100 * clustering_accuracy(self.truth, answers)
             row["sacc"] = 100 * semantic_accuracy(self.truth, answers, self.embed)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from rar.export.embedding import embed_images
 from rar.export.interchange import Embeddings
 from rar.export.labelled import LabelledImage, few_shot
 from rar.export.memory import MemorySource, build_memory
@@ -20,15 +20,12 @@ from rar.export.tune import Retrieved, ranker_name, rankers, retrieve
 from rar.runtime.bundle import Bundle, copy
 from rar.runtime.clip import Clip
 from rar.runtime.errors import InputError
-from rar.runtime.images import load_image
 from rar.runtime.rank import Ranker
 from rar.runtime.recognizer import Recognizer
 from rar.runtime.tuning import Tuning
 
 from .accuracy_rows import Measure, Measured
 from .published import Shots
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class _Bench:
         clip = Clip(self._target, self._asked.provider)
         pictures = list(dict.fromkeys(images))
         self._places = {image: place for place, image in enumerate(pictures)}
-        self._vectors = embed(clip, pictures)
+        self._vectors = embed_images(clip, pictures)
         return clip.visual.provider
 
     def draw(self, images: Sequence[LabelledImage]) -> dict[str, Measured]:
@@ -175,19 +172,6 @@ def choose(recognizer: Recognizer, bundle: Bundle, wanted: Sequence[str]) -> lis
         for settings, ranker in loaded
         if {"all", settings["rank"], ranker_name(settings)} & set(wanted)
     ]
-
-
-def embed(clip: Clip, images: Sequence[LabelledImage]) -> npt.NDArray[np.float32]:
-    """Embeddings of labelled pictures: float32 [N, d].
-
-    Raises:
-        ImageError: One cannot be read.
-    """
-    batches = [np.empty((0, clip.dim), np.float32)]
-    for start in tqdm(range(0, len(images), _BATCH), desc="embedding", disable=None):
-        pixels = [load_image(image.path) for image in images[start : start + _BATCH]]
-        batches.append(clip.embed_pixels(clip.preprocess(pixels)))
-    return np.concatenate(batches)
 
 
 def _draws(asked: Asked, shots: Shots) -> list[list[LabelledImage]]:

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rar.export.embedding import embed_images
 from rar.export.labelled import read_images
 from rar.runtime.bundle import Bundle
+from rar.runtime.clip import Clip
 from rar.runtime.errors import InputError
 from rar.runtime.memory import Memory
 
@@ -168,12 +170,8 @@ class Pictures:
 
     def draw(self) -> tuple[Floats, Floats]:
         """See `DataSet`."""
-        from rar.runtime.recognizer import Recognizer
-
-        from .accuracy import embed
-
         images = read_images(self.test)
-        queries = embed(Recognizer.open(self.bundle, "cpu"), images)
+        queries = embed_images(Clip(Bundle.open(self.bundle), "cpu"), images)
         warm = np.arange(len(queries)) % 5 == 0
         if warm.all():
             raise InputError(f"{self.test}: needs two pictures or more")
