@@ -40,8 +40,8 @@ from .grain_scenes import Scenes, class_scenes, mixed_scenes, product_scenes, tr
 from .grain_things import kinds, read_products
 
 CONFIG = SIZES["tiny"]
-SCENES = 24_000
-OPTIONS = TrainOptions(epochs=1.6, batch=128, lr=1e-3, warmup=0.05, save_every=100)
+SCENES = 32_000
+OPTIONS = TrainOptions(epochs=1.0, batch=64, lr=1e-3, warmup=0.05, save_every=100)
 CONTRAST = replace(OPTIONS, box_weight=0.0, region_weight=0.0)
 
 # Of what is measured with; training scenes have the run's own seed.
