@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from .bundle import Bundle
 from .engines import EngineRecord
 from .errors import BundleError
+from .files import DAMAGED
 
 Array = npt.NDArray[np.generic]
 
@@ -42,7 +42,7 @@ def checks(bundle: Bundle, record: EngineRecord) -> list[Check]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise BundleError(f"{path}: not a file of stored inputs ({error}); build the engine again") from error
     found: dict[str, tuple[dict[str, Array], dict[str, Array]]] = {}
     for key, array in arrays.items():

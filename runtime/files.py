@@ -6,12 +6,20 @@ import hashlib
 import json
 import os
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 17
+# What NumPy raises of a damaged `.npy` or `.npz`: a header is Python text, an archive may be of any kind.
+DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def sha256(path: Path) -> str:

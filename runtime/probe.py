@@ -8,7 +8,6 @@ neighbour by far, a ranker has hardly anything to gain. It costs one product of 
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from . import bundle as bundles
 from .bundle import Bundle
 from .errors import BundleError
-from .files import write_json
+from .files import DAMAGED, write_json
 from .rank import Floats, Query
 
 _COMPONENT = "probe"
@@ -86,7 +85,7 @@ class Probe:
         try:
             with np.load(path, allow_pickle=False) as file:
                 weights, bias = file["weights"], file["bias"]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise BundleError(f"{path}: not a probe ({error}); {again}") from error
         if not (
             isinstance(labels, list)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rar.runtime.errors import InputError
+from rar.runtime.files import DAMAGED
 
 from ..labelled import read_text
 from .embeddings import Embeddings
@@ -62,7 +62,7 @@ def read_embeddings(
 def _map_npy(path: Path) -> npt.NDArray[Any]:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not a .npy of numbers ({error})") from error
     if not isinstance(vectors, np.ndarray):
         raise InputError(f"{path}: holds several arrays; save one as a .npy")

@@ -10,15 +10,23 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..files import DAMAGED
+
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
     """Maps a `.npy` read-only.
 
     Raises:
-        ValueError, OSError, EOFError: It is damaged, or holds a pickle.
+        OSError: It is not there, or cannot be mapped.
+        ValueError: It is damaged, or holds a pickle.
     """
-    # asarray: the plain array, whose views cost a tenth of a memmap's.
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        # asarray: the plain array, whose views cost a tenth of a memmap's.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except OSError:
+        raise
+    except DAMAGED as error:
+        raise ValueError(str(error)) from error
 
 
 def map_bytes(path: Path) -> npt.NDArray[np.uint8]:

@@ -144,7 +144,7 @@ class Part:
         try:
             vectors, built = map_npy(paths[0]), map_npy(paths[1])
             sources = Sources.open(paths[2], paths[3])
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise BundleError(f"{bundle.root}: memory/{name} cannot be mapped ({error}); build it again") from error
         reduction = Reduction.open(bundle.file("memory", f"{name}/reduction.npz"))
         graphs = [_open_graph(bundle, f"{name}/{shard_name(shard)}") for shard in range(settings.shards)]

@@ -13,7 +13,6 @@ product. Recall of the 10 nearest of 2,000 texts within 50 found, 64 dimensions:
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError
+from ..files import DAMAGED
 
 Floats = npt.NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class Reduction:
             with np.load(path, allow_pickle=False) as file:
                 mean, components = file["mean"], file["components"]
                 kept, radius, scale = (float(file[name]) for name in ("kept", "radius", "scale"))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error
         if not (
             mean.dtype == components.dtype == np.float32

@@ -134,12 +134,16 @@ class TestRefusals:
             pytest.skip("this onnxruntime offers CUDA")
         assert "has no CUDAExecutionProvider" in fails(capsys, pictures_bundle, class_pictures[0], "--provider", "cuda")
 
-    @pytest.mark.parametrize("argv", [[], ["bundle"], ["b", "i", "--k", "x"], ["b", "i", "--rank", "x"]])
+    @pytest.mark.parametrize("argv", [[], ["b", "i", "--k", "x"], ["b", "i", "--rank", "x"]])
     def test_usage(self, capsys: Capture, argv: list[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main(argv)
         assert caught.value.code == 2
         assert "usage: rar-recognize" in capsys.readouterr().err
+
+    def test_neither_pictures_nor_boxes(self, capsys: Capture) -> None:
+        assert main(["bundle"]) == 2
+        assert "give pictures, or --boxes" in capsys.readouterr().err
 
     def test_help_says_enough(self, capsys: Capture) -> None:
         with pytest.raises(SystemExit) as caught:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,15 @@ class TestDamage:
         path.unlink()
         with pytest.raises(BundleError, match=name):
             Memory.open(own)
+
+    def test_a_header_that_is_no_python(self, own: Path) -> None:
+        path = own / "memory" / "pictures" / "vectors.npy"
+        content = path.read_bytes()
+        for at in range(10, content.index(b"\n")):
+            for to in b"\"'(#\\":
+                write_anew(path, content[:at] + bytes([to]) + content[at + 1 :])
+                with suppress(BundleError):
+                    Memory.open(own)
 
     @settings(max_examples=150)
     @given(st.data())
