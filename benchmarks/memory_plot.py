@@ -50,18 +50,18 @@ def draw(results: Mapping[str, Mapping[str, Any]], batch: int = 1) -> str:
         title = f"{panel}, {result['data']['entries']:,} x {result['dim']}"
         parts += _axes(title, marks, first=place == 0)
         for colour, name in zip(_COLOURS, names, strict=False):
-            parts += _curve(curves[panel][name], colour, marks)
+            parts += _curve(curves[panel].get(name, []), colour, marks)
         parts.append("</g>")
     parts += _legend(names)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def _drawn(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The contenders that were measured on all data sets."""
+    """The contenders that were measured on all data sets, and those that have a curve on the first."""
     sets = [set(result["contenders"]) for result in results.values()]
     first = next(iter(results.values()))["contenders"]
-    everywhere = [name for name in first if all(name in own for own in sets)]
-    return everywhere[: len(_COLOURS)]
+    drawn = [name for name in first if all(name in own for own in sets) or len(first[name]["sweep"]) > 1]
+    return drawn[: len(_COLOURS)]
 
 
 def _across(recall: float) -> float:
