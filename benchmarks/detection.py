@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if not any(annotations.boxes.values()):
         raise InputError(f"{args.boxes}: holds no box that can be used; without truth there is no accuracy")
     folder = Path(args.boxes).parent if args.images is None else Path(args.images)
-    load = os.getloadavg()[0]
+    load = record.load()
     bench = Bench(Recognizer.open(args.bundle, args.provider, threads=args.threads), annotations, folder, args.k)
     default = Way("none", parse_grow(args.grow), parse_blur(args.blur))
     ways = _ways(default, args.rank or [bench.recognizer.default_rank])

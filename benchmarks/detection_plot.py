@@ -8,13 +8,11 @@ The form of the RAR paper's figure 11.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rar.runtime.files import atomic_file
+from . import record
 
 # Okabe and Ito's palette, told apart by the colour-blind.
 _STYLES = {"sharp": ("#0072b2", "o"), "blurred": ("#d55e00", "s")}
@@ -52,13 +50,7 @@ def draw(result: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Reads a result file, writes an SVG."""
-    if len(arguments) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    result = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    with atomic_file(Path(arguments[1])) as file:
-        file.write(draw(result).encode())
-    return 0
+    return record.plot(arguments, __doc__, draw)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,6 @@ from .latency_turns import Plan, Samples, take_turn
 from .latency_work import Contender
 from .peers import BASELINES
 from .power import Power, try_meter
-
-_BUSY = 0.5  # load average before the measurement
 
 
 class Run:
@@ -49,7 +45,7 @@ class Run:
         self._measured = [(contender, Samples()) for contender in contenders]
         self._meter, self._meter_says = try_meter()
         self._powers = [Power(self._meter) if self._meter else None for _ in contenders]
-        self._load = os.getloadavg()[0]
+        self._load = record.load()
         self._clocks: list[float] = []
 
     def measure(self) -> None:
@@ -58,7 +54,7 @@ class Run:
         Raises:
             RarError: This runtime itself failed.
         """
-        if self._load > _BUSY:
+        if self._load > record.BUSY:
             print(f"the machine is busy (load {self._load:.1f}): figures will be noisy", file=sys.stderr)
         turns = list(product(range(self._plan.blocks), range(len(self._measured))))
         for block, place in tqdm(turns, desc="turns", disable=None):
@@ -117,9 +113,5 @@ class Run:
 
 def _clock() -> list[float]:
     """The mean clock of the cores in MHz, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    clocks = [float(line.split(":", 1)[1]) for line in lines if line.startswith("cpu MHz")]
+    clocks = [float(clock) for clock in record.cpuinfo("cpu MHz") or ()]
     return [float(np.mean(clocks))] if clocks else []

@@ -5,16 +5,13 @@ Usage: python -m rar.benchmarks.memory_plot RESULT.json docs/memory-recall-qps.s
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from math import ceil, log10
-from pathlib import Path
 from typing import Any
 
-from rar.runtime.files import atomic_file
-
+from . import record
 from .memory_sweep import frontier
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _GAP, _LINE = 330, 300, 72, 34, 46, 56, 20
@@ -117,13 +114,7 @@ def _legend(names: Sequence[str]) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Reads a result file, writes an SVG."""
-    if len(arguments) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    result = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    with atomic_file(Path(arguments[1])) as file:
-        file.write(draw(result["results"]).encode())
-    return 0
+    return record.plot(arguments, __doc__, lambda result: draw(result["results"]))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rar.runtime.stages import stage
 
 from .latency_work import Opened
 from .peers_torch import INDEX, Terms, Tower, distinct, exact, read_index, versions
+from .rank_ways import write
 
 MLLM = "mllm"  # folder of the starter's MLLM in a form that loads at once
 _PROJECTOR = "projector.safetensors"
@@ -62,18 +63,9 @@ class Writer:
             picture = features
             if mllm.reference_preprocess is not None:
                 picture = torch.from_numpy(mllm.reference_preprocess(image))
-        with stage("generate"), torch.inference_mode():
-            inputs = mllm.reference_inputs(row, picture[None])
-            tokens = mllm.reference.generate(
-                **inputs,
-                min_new_tokens=answer,
-                max_new_tokens=answer,
-                do_sample=False,
-                num_beams=1,
-                use_cache=True,
-                pad_token_id=mllm.stop_ids[0],
-            )
-        return self._prompt.decode(tokens[0, -answer:].tolist())
+        with stage("generate"):
+            tokens = write(mllm, row, picture[None], answer)
+        return self._prompt.decode(tokens.tolist())
 
     def _ids(self, names: Sequence[str]) -> tuple[Any, int]:
         """The prompt's tokens, and how many the list of the names has."""

@@ -84,11 +84,8 @@ class Tower:
         """Decodes, prepares and embeds pictures."""
         import torch
 
-        images = []
         with stage("decode"):
-            for picture in pictures:
-                with Image.open(picture) as image:
-                    images.append(ImageOps.exif_transpose(image).convert("RGB"))
+            images = decode(pictures)
         with stage("preprocess"):
             pixels = torch.from_numpy(np.stack([self._prepare(image) for image in images]))
         with stage("embed"), torch.inference_mode():
@@ -126,14 +123,25 @@ def exact(terms: Terms) -> Search:
     """Exact search by NumPy."""
     vectors = np.load(terms.folder / VECTORS)
 
-    def search(embeddings: Floats) -> npt.NDArray[np.int64]:
-        cosines = embeddings @ vectors.T
-        count = min(_NEIGHBOURS, len(vectors) - 1)
-        nearest = np.argpartition(-cosines, count, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1)
-        return np.asarray(np.take_along_axis(nearest, order, 1), np.int64)
+    return lambda embeddings: nearest(embeddings, vectors)
 
-    return search
+
+def nearest(embeddings: Floats, vectors: Floats) -> npt.NDArray[np.int64]:
+    """The places of the nearest of all vectors, as many as the runtime scores again, best first: int64 [N, n]."""
+    cosines = embeddings @ vectors.T
+    count = min(_NEIGHBOURS, len(vectors) - 1)
+    found = np.argpartition(-cosines, count, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(cosines, found, 1), axis=1)
+    return np.asarray(np.take_along_axis(found, order, 1), np.int64)
+
+
+def decode(pictures: Sequence[Path]) -> list[Image.Image]:
+    """Pictures as Pillow reads them, turned as their EXIF says, in RGB."""
+    images = []
+    for picture in pictures:
+        with Image.open(picture) as image:
+            images.append(ImageOps.exif_transpose(image).convert("RGB"))
+    return images
 
 
 def read_index(terms: Terms, peer: str) -> Any:

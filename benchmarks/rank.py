@@ -12,7 +12,6 @@ that slows down slows all alike; a ratio is the median over the pictures of base
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -33,7 +32,6 @@ from .process import in_a_process
 from .rank_ways import BATCH, Asked, Way, open_baseline, open_ours, prepare, ways
 
 _K = 5
-_BUSY = 0.5  # load average before the measurement
 _BASELINE = "transformers.generate, PyTorch fp32"
 
 # Seconds that one way takes for the pictures at these places.
@@ -62,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     """Retrieves, measures, prints and writes."""
     if args.count < BATCH or args.count % BATCH or args.rounds < 1:
         raise InputError(f"--count {args.count} must be a multiple of {BATCH}, --rounds {args.rounds} 1 or more")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > _BUSY:
+    load = record.load()
+    if load > record.BUSY:
         # On a shared machine the baseline loses more than we do: its threads wait for each other by spinning.
         print(f"the machine is busy (load {load:.1f}): the ratios will flatter us", file=sys.stderr)
     bundles = {name: Bundle.open(name) for name in args.bundle}

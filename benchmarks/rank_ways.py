@@ -187,7 +187,6 @@ def open_baseline(
     mllm = load(model)
     if folder is not None:
         merge(mllm, folder)
-    reference: Any = mllm.reference
     pixels, features = _see(Clip(Bundle.open(bundles[0]), "cpu", threads), asked)
 
     def picture(place: int) -> npt.NDArray[np.float32]:
@@ -200,24 +199,39 @@ def open_baseline(
         ids, answer = np.array(asked[place].ids), asked[place].answer
         row = torch.from_numpy(np.where(ids == PICTURE, mllm.image_token, ids))[None]
         start = perf_counter()
-        with torch.inference_mode():
-            inputs = mllm.reference_inputs(row, torch.from_numpy(picture(place))[None])
-            tokens = reference.generate(
-                **inputs,
-                min_new_tokens=answer,
-                max_new_tokens=answer,
-                do_sample=False,
-                num_beams=1,
-                use_cache=True,
-                pad_token_id=mllm.stop_ids[0],
-            )
+        written = write(mllm, row, torch.from_numpy(picture(place))[None], answer)
         seconds = perf_counter() - start
-        written = tokens.shape[1] - (len(ids) if "input_ids" in inputs else 0)
-        if written != answer:
-            raise RarError(f"the baseline wrote {written} tokens in place of {answer}; please report this model")
+        if len(written) != answer:
+            raise RarError(f"the baseline wrote {len(written)} tokens in place of {answer}; please report this model")
         return seconds
 
     return take
+
+
+def write(mllm: Any, row: Any, picture: Any, count: int) -> Any:
+    """What transformers' `generate` writes, greedy and with its KV cache: a tensor of tokens.
+
+    Args:
+        mllm: `rar.export.mllm.source.Mllm`.
+        row: tensor int64 [1, L], the prompt's tokens.
+        picture: tensor [1, ...], as the model takes a picture.
+        count: How many tokens, whatever they are.
+    """
+    import torch
+
+    with torch.inference_mode():
+        inputs = mllm.reference_inputs(row, picture)
+        tokens = mllm.reference.generate(
+            **inputs,
+            min_new_tokens=count,
+            max_new_tokens=count,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            pad_token_id=mllm.stop_ids[0],
+        )
+    # Of a prompt that was given as embeddings no tokens come back.
+    return tokens[0, row.shape[1] if "input_ids" in inputs else 0 :]
 
 
 def _see(clip: Clip, asked: Sequence[Asked]) -> tuple[list[npt.NDArray[np.uint8]], Sequence[Any]]:

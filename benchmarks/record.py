@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rar.runtime.bundle import Bundle
-from rar.runtime.files import write_json
+from rar.runtime.files import atomic_file, write_json
 
 _PACKAGES = (
     "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
@@ -25,6 +26,9 @@ _PACKAGES = (
 
 # Of result files; a change that older readers would misread raises it.
 FORMAT = 1
+
+# Load average above which others slow what is measured.
+BUSY = 0.5
 
 # The words after `rar-bench` of the command that runs; `cli` sets them.
 command: ContextVar[Sequence[str]] = ContextVar("command", default=tuple(sys.argv[1:]))
@@ -87,9 +91,31 @@ def write(result: dict[str, Any], out: str | None) -> None:
     write_json(path, {**head, **result})
 
 
-def _cpu() -> str:
+def plot(arguments: Sequence[str], usage: str | None, draw: Callable[[dict[str, Any]], str]) -> int:
+    """The command of a module that draws: reads a result file, writes the SVG that `draw` makes of it."""
+    if len(arguments) != 2:
+        print(usage, file=sys.stderr)
+        return 2
+    result = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    with atomic_file(Path(arguments[1])) as file:
+        file.write(draw(result).encode())
+    return 0
+
+
+def load() -> float:
+    """The load average of the last minute; 0 where the system has none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def cpuinfo(key: str) -> list[str] | None:
+    """What the system tells of each core under a key; None where it tells nothing of any."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return None
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]
+
+
+def _cpu() -> str:
+    names = cpuinfo("model name")
+    return platform.processor() if names is None else next(iter(names), platform.machine())

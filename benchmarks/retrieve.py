@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from rar.export.clip import export_clip
 from rar.export.dual_encoder import DualEncoder
@@ -31,6 +30,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.recognizer import Recognizer
 
 from . import record
+from .peers_torch import decode, nearest
 from .power import Power, try_meter
 from .process import in_a_process
 
@@ -41,7 +41,6 @@ MODELS = ("starter", "vit-b-32-random")
 RANDOM_MODEL = "ViT-B-32"
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _BLOCKS = 3
-_NEIGHBOURS = 50  # as many as the runtime scores again
 _STAGES = ("decode", "preprocess", "embed", "search")
 
 
@@ -149,10 +148,7 @@ def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Pat
     import torch
 
     clock = _Clock()
-    images = []
-    for path in paths:
-        with Image.open(path) as image:
-            images.append(ImageOps.exif_transpose(image).convert("RGB"))
+    images = decode(paths)
     clock.lap("decode")
     pixels = torch.from_numpy(np.stack([model.reference_preprocess(image) for image in images]))
     clock.lap("preprocess")
@@ -161,10 +157,7 @@ def _plain(model: DualEncoder, vectors: npt.NDArray[np.float32], paths: list[Pat
         # Some encoders give features for an MLLM beside the embedding.
         embeddings = (found[0] if isinstance(found, tuple) else found).numpy()
     clock.lap("embed")
-    cosines = embeddings @ vectors.T
-    count = min(_NEIGHBOURS, len(vectors) - 1)
-    nearest = np.argpartition(-cosines, count, axis=1)[:, :count]
-    np.take_along_axis(nearest, np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1), 1)
+    nearest(embeddings, vectors)
     clock.lap("search")
     return clock.laps
 
