@@ -22,7 +22,7 @@ using rar::kChannels;
 // An array's memory as a picture. The array must outlive the view; the caller's list holds it.
 rar::ImageView view_of(const py::array& array, std::size_t index) {
     const std::string name = "picture " + std::to_string(index);
-    if (!array.dtype().is(py::dtype::of<std::uint8_t>())) throw py::value_error(name + " is not uint8");
+    if (!array.dtype().equal(py::dtype::of<std::uint8_t>())) throw py::value_error(name + " is not uint8");
     if (array.ndim() != 3 || array.shape(2) != kChannels) throw py::value_error(name + " is not [height, width, 3]");
     const std::int64_t height = array.shape(0);
     const std::int64_t width = array.shape(1);
@@ -68,7 +68,7 @@ bool holds(const rar::Rect& outer, const rar::Rect& inner) {
 }
 
 rar::MaskView mask_of(const py::array& mask, const rar::ImageView& frame, const std::string& name) {
-    if (!mask.dtype().is(py::dtype::of<std::uint8_t>()) || mask.ndim() != 2 || mask.shape(0) != frame.height ||
+    if (!mask.dtype().equal(py::dtype::of<std::uint8_t>()) || mask.ndim() != 2 || mask.shape(0) != frame.height ||
         mask.shape(1) != frame.width || mask.strides(1) != 1) {
         throw py::value_error(name + " has a mask that is not uint8 of the picture's size with packed rows");
     }

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .config import GrainConfig
 from .decoder import RegionDecoder
+from .places import place
 
 _GROUPS = 4
 
@@ -47,6 +48,13 @@ class Grain(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         self.decoder = RegionDecoder(config)
+        layers = self.decoder.transformer.decoder.layers
+        place(
+            self.backbone.visual.pos_embed,
+            self.decoder.proj,
+            self.decoder.query_embed,
+            [layer.multihead_attn for layer in layers],
+        )
 
     def see(self, pixels: Tensor) -> Seen:
         """float32 [N, 3, S, S], normalised -> embeddings and boxes."""

@@ -188,3 +188,7 @@ def test_latency_is_paired_and_parity_told(
     assert [(row["precision"], row["batch"]) for row in found["rows"]] == [("fp32", 1), ("fp32", 8)]
     assert all(row["ratio"]["count"] == 3 for row in found["rows"])
     assert "ratio" in capsys.readouterr().out
+
+
+def test_minutes_of_a_training_that_was_gone_on_with_are_those_of_all_its_parts() -> None:
+    assert grain.minutes([{"seconds": second} for second in (60, 120, 30, 60)]) == 3

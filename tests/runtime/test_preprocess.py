@@ -179,6 +179,15 @@ def test_fortran_order_and_read_only_pictures_are_taken() -> None:
         np.testing.assert_array_equal(pre([form]), pre([pixels]))
 
 
+def test_pictures_from_another_process_are_taken() -> None:
+    pixels = picture(40, 50)
+    # A process pool sends an array with a dtype that is equal, but another object.
+    sent = pixels.view(np.dtype(np.uint8, copy=True))
+    assert sent.dtype is not pixels.dtype
+    pre = Preprocess(24, CLIP_MEAN, CLIP_STD)
+    np.testing.assert_array_equal(pre([sent]), pre([pixels]))
+
+
 def test_batch_of_mixed_sizes_is_the_same_with_any_number_of_threads() -> None:
     images = [picture(20 + 7 * i, 90 - 5 * i, i) for i in range(12)]
     one, many = (Preprocess(32, CLIP_MEAN, CLIP_STD, threads=count) for count in (1, 5))
