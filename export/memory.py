@@ -21,7 +21,7 @@ from rar.runtime.memory.files import map_npy
 from rar.runtime.memory.lock import WriterLock
 from rar.runtime.memory.view import LOG
 from rar.runtime.memory.write import VectorWriter
-from rar.runtime.recognizer import Rank
+from rar.runtime.rank import Rank
 
 from . import labelled
 from .build import build_part

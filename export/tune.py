@@ -26,8 +26,8 @@ from rar.runtime.memory import Candidate, Memory
 from rar.runtime.mllm.model import Mllm
 from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.probe import sureness
-from rar.runtime.rank import Query, Ranker
-from rar.runtime.recognizer import Rank, Recognizer
+from rar.runtime.rank import Query, Rank, Ranker
+from rar.runtime.recognizer import Recognizer
 from rar.runtime.tuning import GateBy
 from rar.runtime.wca import Wca
 

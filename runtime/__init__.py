@@ -14,8 +14,9 @@ from .memory import Candidate, Memory
 from .mllm.ranker import MllmOptions
 from .preprocess import Preprocess, native_features
 from .rank import Region
-from .recognizer import Recognizer, Result
+from .recognizer import Recognizer
 from .regions import Blur
+from .result import Result
 from .wca import WcaOptions
 
 __all__ = [

@@ -21,7 +21,9 @@ from .images import find_images
 from .mllm.prompt import Mode
 from .mllm.ranker import MllmOptions
 from .printable import printable
-from .recognizer import GATES, RANKS, Recognizer, Result
+from .rank import RANKS
+from .recognizer import GATES, Recognizer
+from .result import Result
 from .session import ORDER
 from .wca import WcaOptions
 

@@ -17,8 +17,9 @@ from .errors import InputError
 from .files import write_json
 from .frames import BLUR, GROW
 from .printable import printable
-from .recognizer import Recognizer, Result
+from .recognizer import Recognizer
 from .regions import Blur, Growth
+from .result import Result
 
 # Names that are listed where many are unknown.
 _NAMED = 5

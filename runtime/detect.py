@@ -13,8 +13,10 @@ from .annotations import Annotations, Box, match_labels
 from .confidence import FUSION
 from .errors import InputError
 from .frames import BLUR, GROW, Frame
-from .recognizer import Gate, Rank, Recognizer, Result
+from .rank import Rank
+from .recognizer import Gate, Recognizer
 from .regions import Blur, Growth
+from .result import Result
 
 if TYPE_CHECKING:
     import supervision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ from .images import Pixels
 from .memory import Candidate
 
 Floats = npt.NDArray[np.float32]
+
+# The rankers by the names that callers give them; `none` keeps the retrieval's order.
+Rank: TypeAlias = Literal["none", "wca", "grain", "mllm"]
+RANKS: tuple[Rank, ...] = get_args(Rank)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from threading import Lock
@@ -15,93 +14,33 @@ from time import perf_counter
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from .answer import Answer, Plan, Within
 from .batch import Batch, timed
 from .bundle import Bundle
 from .clip import Clip
-from .confidence import FUSION, check_fusion, merged, probability
-from .errors import BundleError, ImageError, InputError, RarError
-from .frames import BLUR, GROW, Frame, Surround, drawn_size, pack
+from .confidence import FUSION, check_fusion
+from .errors import BundleError, ImageError, InputError
+from .frames import BLUR, GROW, Frame, Surround, pack
 from .grain import Grain, GrainOptions
 from .images import Pixels, Source, load_image
-from .memory import Candidate, Memory
+from .memory import Memory
 from .mllm.model import Mllm
 from .mllm.ranker import MllmOptions, MllmRanker
-from .probe import Probe, sureness
-from .rank import Query, Ranker, Ranking, Region
-from .regions import Blur, Boxes, Edges, Growth
+from .probe import Probe
+from .rank import RANKS, Query, Rank, Ranker
+from .regions import Blur, Boxes, Growth
+from .result import Result, by_frame, in_frame
 from .session import Options
-from .stages import note, stage
+from .stages import note
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
-Rank: TypeAlias = Literal["none", "wca", "grain", "mllm"]
-RANKS: tuple[Rank, ...] = get_args(Rank)
 Gate: TypeAlias = Literal["off", "unsure"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 
 _BATCH = 16
 _REGIONS = 32
-# Pictures ranked at once under a deadline: between two such chunks the clock is looked at.
-_CHUNK = 4
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was recognised in one picture.
-
-    Attributes:
-        label: The best candidate's class; None where the picture could not be read.
-        score: The best candidate's score: the final one, or the similarity where nothing ranked.
-        candidates: The k candidates in their final order, each with its scores.
-        retrieved: The same in the retrieval's order.
-        timings: Milliseconds this picture took in each stage; a batch's time is shared equally by the pictures
-            that went through the stage.
-        error: Why this picture gave no answer, or None.
-        ranked_by: The ranker that ordered the candidates; None where they stand in the retrieval's order.
-        skipped: Why the ranker that was asked for was left out: `gate`, the retrieval was sure, or `deadline`, it
-            would have come too late.
-        fallback: Whether the ranker's answer could not be used, so that the order is the retrieval's after all.
-        regions: Where the ranker saw what, and for which candidate that spoke most; the surest first. Only `grain`
-            looks at regions.
-    """
-
-    label: str | None = None
-    score: float | None = None
-    candidates: Sequence[Candidate] = ()
-    retrieved: Sequence[Candidate] = ()
-    timings: dict[str, float] = field(default_factory=dict)
-    error: RarError | None = None
-    ranked_by: Rank | None = None
-    skipped: Literal["gate", "deadline"] | None = None
-    fallback: bool = False
-    regions: Sequence[Region] = ()
-
-
-@dataclass(frozen=True)
-class _Within:
-    """The classes that a search may find; None for all."""
-
-    labels: Collection[str] | None = None
-    tags: Collection[str] | None = None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How the pictures of one call are answered; the margin and the deadline (in seconds) may be infinite.
-
-    The margin is the probe's where there is one, else the similarities'.
-    """
-
-    k: int
-    within: _Within
-    rank: Rank
-    ranker: Ranker | None
-    fusion: float
-    margin: float
-    probe: Probe | None
-    deadline: float
 
 
 class Recognizer:
@@ -139,8 +78,7 @@ class Recognizer:
         self._mllm_options = mllm or (tuning and tuning.mllm) or MllmOptions()
         self._rankers: dict[Rank, Ranker | None] = {"none": None}
         self._loading = Lock()  # two threads must not each load an MLLM
-        # Seconds a picture's ranking takes, by ranker and k.
-        self._pace: dict[tuple[Rank, int], float] = {}
+        self._answer = Answer(clip, memory)
         self._decoders = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="rar-decode")
 
     @classmethod
@@ -281,7 +219,7 @@ class Recognizer:
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
-        within = _Within(labels, tags)
+        within = Within(labels, tags)
         plan = self._plan(k, within, self.default_rank if rank is None else rank, gate, deadline_ms)
         batches = self._batches(partial(self._prepare, iter(source), batch_size))
         return (result for batch in batches for result in self._answer(batch, plan))
@@ -388,7 +326,7 @@ class Recognizer:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}; give 1 or more")
         check_fusion(fusion)
-        plan = self._plan(k, _Within(labels, tags), self.default_rank if rank is None else rank, gate, deadline_ms)
+        plan = self._plan(k, Within(labels, tags), self.default_rank if rank is None else rank, gate, deadline_ms)
         # Taken in by the thread that cuts, given out by the caller's: what belongs to which picture.
         open_frames: deque[tuple[int, Sequence[float] | None]] = deque()
 
@@ -404,11 +342,11 @@ class Recognizer:
         )
         batches = self._batches(lambda: next(regions, None))
         results = (
-            _in_frame(result, around)
+            in_frame(result, around)
             for batch in batches
             for result, around in zip(self._answer(batch, plan), batch.around, strict=True)
         )
-        return _by_frame(results, open_frames, plan, fusion)
+        return by_frame(results, open_frames, plan.fusion, fusion)
 
     def queries(self, source: Iterable[Source], k: int = 5, batch_size: int = _BATCH) -> Iterator[Query | ImageError]:
         """What a ranker would be given, for those who rank on their own: one query a picture, in order.
@@ -426,11 +364,11 @@ class Recognizer:
         """
         self.memory.check_k(k)
         for batch in self._batches(partial(self._prepare, iter(source), batch_size)):
-            found = iter(self._retrieve(batch, k, _Within()))
+            found = iter(self._answer.retrieve(batch, k, Within()))
             for pixels in batch.pixels:
                 yield pixels if isinstance(pixels, ImageError) else next(found)
 
-    def _plan(self, k: int, within: _Within, rank: Rank, gate: Gate, deadline_ms: float | None) -> _Plan:
+    def _plan(self, k: int, within: Within, rank: Rank, gate: Gate, deadline_ms: float | None) -> Plan:
         self.memory.check_k(k, within.labels, within.tags)
         if gate not in GATES:
             raise InputError(f"gate {gate!r} is unknown; choose {', '.join(GATES)}")
@@ -449,7 +387,7 @@ class Recognizer:
             margin = tuning.gate
             probe = self.probe if tuning.gate_by == "probe" else None
         deadline = math.inf if deadline_ms is None else deadline_ms / 1e3
-        return _Plan(k, within, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
+        return Plan(k, within, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
 
     def _batches(self, following: Callable[[], Batch | None]) -> Iterator[Batch]:
         # One worker of its own: it waits for the decoders, so it must not be one of them.
@@ -478,74 +416,6 @@ class Recognizer:
                 batch.tensor = self.clip.preprocess(batch.good)
         return batch
 
-    def _retrieve(self, batch: Batch, k: int, within: _Within) -> list[Query]:
-        good = batch.good
-        if not good:
-            return []
-        with timed(batch.timings, "embed"):
-            seen = self.clip.see(batch.tensor)
-        with timed(batch.timings, "search"):
-            found = self.memory.search(seen.embeddings, k, labels=within.labels, tags=within.tags, fewer=True)
-        nothing = [None] * len(good)
-        features = nothing if seen.features is None else seen.features
-        regions = nothing if seen.regions is None else seen.regions
-        return [Query(*parts) for parts in zip(good, seen.embeddings, found, features, regions, strict=True)]
-
-    def _answer(self, batch: Batch, plan: _Plan) -> Iterator[Result]:
-        queries = self._retrieve(batch, plan.k, plan.within)
-        shared = {name: 1e3 * seconds / len(queries) for name, seconds in batch.timings.items() if queries}
-        with stage("gate"):
-            margins = sureness(queries, plan.probe)
-        unsure = [i for i, margin in enumerate(margins) if margin < np.float32(plan.margin) or plan.margin == math.inf]
-        rankings: dict[int, Ranking] = {}
-        if plan.ranker is not None and unsure:
-            start = perf_counter()
-            with stage("rank"):
-                rankings = self._rank(queries, margins, unsure, plan.ranker, plan, batch.start + plan.deadline)
-            own = {"rank": 1e3 * (perf_counter() - start) / max(1, len(rankings))}
-        answers = (
-            _ranked(query, rankings[i], plan, shared | own)
-            if i in rankings
-            else _retrieved(query, None if plan.ranker is None else "deadline" if i in unsure else "gate", dict(shared))
-            for i, query in enumerate(queries)
-        )
-        for pixels in batch.pixels:
-            yield Result(error=pixels) if isinstance(pixels, ImageError) else next(answers)
-
-    def _rank(
-        self,
-        queries: Sequence[Query],
-        margins: npt.NDArray[np.float32],
-        todo: list[int],
-        ranker: Ranker,
-        plan: _Plan,
-        until: float,
-    ) -> dict[int, Ranking]:
-        """Rankings of those of the queries that can be ranked in time, the least sure first."""
-        key = (plan.rank, plan.k)
-        rankings: dict[int, Ranking] = {}
-        timely = until < math.inf
-        if timely:
-            todo = sorted(todo, key=lambda i: margins[i])
-        while len(rankings) < len(todo):
-            fit = len(todo)
-            start = perf_counter()
-            if timely and (left := until - start) <= 0:
-                break
-            if timely:
-                # Before anything is known of the ranker's pace, one picture is tried.
-                fit = min(_CHUNK, int(left / self._pace[key])) if key in self._pace else 1
-            chunk = todo[len(rankings) :][:fit]
-            if not chunk:
-                break
-            rankings.update(zip(chunk, ranker.rank([queries[i] for i in chunk]), strict=True))
-            pace = max(1e-9, (perf_counter() - start) / len(chunk))
-            self._pace[key] = (pace + self._pace.get(key, pace)) / 2
-        if not rankings and key in self._pace:
-            # One slow call must not keep the ranker out for ever.
-            self._pace[key] *= 0.9
-        return rankings
-
     def _ranker(self, rank: Rank) -> Ranker | None:
         if rank not in RANKS:
             raise InputError(f"rank {rank!r} is unknown; choose {', '.join(RANKS)}")
@@ -565,60 +435,3 @@ def _decode(source: Source) -> Pixels | ImageError:
         return load_image(source)
     except ImageError as error:
         return error
-
-
-def _by_frame(
-    results: Iterator[Result], frames: deque[tuple[int, Sequence[float] | None]], plan: _Plan, fusion: float
-) -> Iterator[list[Result]]:
-    """Results of one box after the other -> those of each frame: as many as it has, their scores merged with its."""
-    own: list[Result] = []
-    for result in results:
-        while not frames[0][0]:
-            frames.popleft()
-            yield []
-        count, scores = frames[0]
-        if scores is not None and result.error is None:
-            log_weight = 1 + plan.fusion if result.ranked_by == "mllm" else None
-            share = probability(result.candidates, log_weight)
-            result = replace(result, score=merged(scores[len(own)], share, fusion))
-        own.append(result)
-        if len(own) == count:
-            frames.popleft()
-            yield own
-            own = []
-    yield from ([] for _ in frames)
-
-
-def _in_frame(result: Result, around: Edges) -> Result:
-    """The result of a region with what its ranker saw given in pixels of the whole picture."""
-    if not result.regions:
-        return result
-    left, top, right, bottom = around
-    width, height = drawn_size(around)
-    across, down = (right - left) / width, (bottom - top) / height
-
-    def moved(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        x0, y0, x1, y1 = box
-        return left + across * x0, top + down * y0, left + across * x1, top + down * y1
-
-    return replace(result, regions=[replace(one, box=moved(one.box)) for one in result.regions])
-
-
-def _retrieved(query: Query, skipped: Literal["gate", "deadline"] | None, timings: dict[str, float]) -> Result:
-    best = query.candidates[0]
-    return Result(best.label, best.similarity, query.candidates, query.candidates, timings, skipped=skipped)
-
-
-def _ranked(query: Query, ranking: Ranking, plan: _Plan, timings: dict[str, float]) -> Result:
-    with stage("fuse"):
-        final = ranking.order(query.candidates, plan.fusion)
-    return Result(
-        final[0].label,
-        final[0].rank_score,
-        final,
-        query.candidates,
-        timings,
-        ranked_by=plan.rank,
-        fallback=ranking.fallback,
-        regions=ranking.regions,
-    )

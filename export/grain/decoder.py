@@ -6,6 +6,8 @@ released code (shaunak27/grain-clip, model/tfm.py), so that its checkpoints fit.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,6 +48,10 @@ class RegionDecoder(nn.Module):
         last = states[-1]
         boxes = self.bbox_embed(states[:, :, :-1]).sigmoid()
         return last[:, -1] @ self.img_proj, last[:, :-1] @ self.obj_proj, boxes
+
+    def cross_attentions(self) -> list[nn.MultiheadAttention]:
+        """Each layer's attention of the queries to the picture."""
+        return [cast("_Layer", layer).multihead_attn for layer in self.transformer.decoder.layers]
 
 
 class _Transformer(nn.Module):

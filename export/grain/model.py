@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +49,11 @@ class Grain(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         self.decoder = RegionDecoder(config)
-        layers = self.decoder.transformer.decoder.layers
         place(
-            self.backbone.visual.pos_embed,
+            cast("nn.Parameter", self.backbone.visual.pos_embed),
             self.decoder.proj,
             self.decoder.query_embed,
-            [layer.multihead_attn for layer in layers],
+            self.decoder.cross_attentions(),
         )
 
     def see(self, pixels: Tensor) -> Seen:

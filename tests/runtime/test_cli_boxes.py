@@ -14,7 +14,7 @@ from rar.runtime.annotations import Box
 from rar.runtime.cli import main
 from rar.runtime.cli_boxes import _write, parse_blur, parse_grow
 from rar.runtime.detect import Detected
-from rar.runtime.recognizer import Result
+from rar.runtime.result import Result
 
 Capture = pytest.CaptureFixture[str]
 SHARP = ("--grow", "1", "--blur", "none", "--rank", "none")

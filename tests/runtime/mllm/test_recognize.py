@@ -350,7 +350,7 @@ class TestDeadline:
     def test_no_time_at_all_leaves_the_retrieval_s_order(self, smolvlm: Golden, class_pictures: list[Path]) -> None:
         recognizer, slow = with_slow(smolvlm.bundle, 0.0)
         for pace in ({}, {("wca", 4): 1e-5}, {("wca", 4): 1.0}):
-            recognizer._pace = pace  # type: ignore[assignment]
+            recognizer._answer.pace = pace  # type: ignore[assignment]
             for result in recognizer.recognize(class_pictures, k=4, rank="wca", deadline_ms=0.001):
                 assert (result.ranked_by, result.skipped) == (None, "deadline")
                 assert list(result.candidates) == list(result.retrieved)
@@ -361,7 +361,7 @@ class TestDeadline:
     ) -> None:
         recognizer, slow = with_slow(smolvlm.bundle, 0.2)
         queries = [query for query in recognizer.queries(class_pictures, k=4) if isinstance(query, Query)]
-        recognizer._pace["wca", 4] = 0.2
+        recognizer._answer.pace["wca", 4] = 0.2
         start = time.perf_counter()
         results = recognizer.recognize(class_pictures, k=4, rank="wca", deadline_ms=1500)
         assert time.perf_counter() - start < 2.5
@@ -382,7 +382,7 @@ class TestDeadline:
         self, smolvlm: Golden, class_pictures: list[Path]
     ) -> None:
         recognizer, _ = with_slow(smolvlm.bundle, 0.0)
-        recognizer._pace["wca", 4] = 1.0
+        recognizer._answer.pace["wca", 4] = 1.0
         ranked = [
             recognizer.recognize(class_pictures[0], k=4, rank="wca", deadline_ms=500)[0].ranked_by for _ in range(12)
         ]
