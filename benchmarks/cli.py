@@ -11,22 +11,32 @@ from rar.runtime.cli import guard
 
 from . import record
 
+# By name: the module, and what it does.
 _COMMANDS = {
-    "all": "the others one after the other, and one report of them",
-    "latency": "MLPerf's scenarios stage by stage, beside PyTorch and the paper's own loop in the same run",
-    "retrieve": "pictures a second of retrieval against the plain PyTorch stack",
-    "rank": "milliseconds a picture of ranking against transformers.generate",
-    "accuracy": "top-1 of retrieval and rankers by k and by shots, calibration, confusions, the papers' tables",
-    "new-classes": "ranking of classes that fine-tuning never saw",
-    "imagenet": "the starter's retrieval by names against its backbone's classifier",
-    "detection": "boxes named by RAR against plain CLIP on crops, by size and frequency",
-    "memory": "recall, speed and size of the memory against faiss, hnswlib and usearch",
-    "grain": "a small GRAIN, trained on seeded scenes, against the caption contrast alone",
-    "grain-latency": "a GRAIN B/16 picture tower beside CLIP's B/16",
-    "preprocess": "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs",
-    "compare": "two result files by their ratios to the baseline of each; exit status 1 where one got worse",
-    "report": "one page of result files, with charts, that needs nothing outside of itself",
-    "footprint": "install size, opening time and memory of the runtime process",
+    "all": ("all", "the others one after the other, and one report of them"),
+    "latency": (
+        "latency.command",
+        "MLPerf's scenarios stage by stage, beside PyTorch and the paper's own loop in the same run",
+    ),
+    "retrieve": ("retrieve", "pictures a second of retrieval against the plain PyTorch stack"),
+    "rank": ("rank.command", "milliseconds a picture of ranking against transformers.generate"),
+    "accuracy": (
+        "accuracy.command",
+        "top-1 of retrieval and rankers by k and by shots, calibration, confusions, the papers' tables",
+    ),
+    "new-classes": ("new_classes", "ranking of classes that fine-tuning never saw"),
+    "imagenet": ("imagenet", "the starter's retrieval by names against its backbone's classifier"),
+    "detection": ("detection.command", "boxes named by RAR against plain CLIP on crops, by size and frequency"),
+    "memory": ("memory.command", "recall, speed and size of the memory against faiss, hnswlib and usearch"),
+    "grain": ("grain.command", "a small GRAIN, trained on seeded scenes, against the caption contrast alone"),
+    "grain-latency": ("grain.latency", "a GRAIN B/16 picture tower beside CLIP's B/16"),
+    "preprocess": ("preprocess", "picture preparation against Pillow, torchvision, OpenCV and hf-processors-rs"),
+    "compare": (
+        "compare",
+        "two result files by their ratios to the baseline of each; exit status 1 where one got worse",
+    ),
+    "report": ("report.command", "one page of result files, with charts, that needs nothing outside of itself"),
+    "footprint": ("footprint", "install size, opening time and memory of the runtime process"),
 }
 
 
@@ -35,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="rar-bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in _COMMANDS.items():
+    for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         # Only the command that runs is imported: the others may need packages that are not there.
         if arguments[:1] == [name]:
-            module = importlib.import_module(f"rar.benchmarks.{name.replace('-', '_')}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            imported = importlib.import_module(f"rar.benchmarks.{module}")
+            imported.add_arguments(command)
+            command.set_defaults(run=imported.run)
     args = parser.parse_args(arguments)
     record.command.set(arguments)
     return guard(f"rar-bench {args.command}", lambda: int(args.run(args)))

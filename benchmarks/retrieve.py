@@ -30,7 +30,7 @@ from rar.runtime.bundle import Bundle
 from rar.runtime.recognizer import Recognizer
 
 from . import record
-from .peers_torch import decode, nearest
+from .peers.pytorch import decode, nearest
 from .power import Power, try_meter
 from .process import in_a_process
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from rar.benchmarks.grain_scenes import SIDE, mixed_scenes
-from rar.benchmarks.grain_things import read_products
+from rar.benchmarks.grain.scenes import SIDE, mixed_scenes
+from rar.benchmarks.grain.things import read_products
 from rar.export.grain.boxes import overlap, to_corners
 from rar.export.grain.checkpoint import load
 from rar.export.grain.data import Collator

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rar.benchmarks.synthetic import Mixture
+from rar.benchmarks.memory.synthetic import Mixture
 from rar.export.build import build_part
 from rar.export.fit import IndexOptions, Recall, Target
 from rar.export.measure import Held, choose_search, spread
@@ -221,7 +221,7 @@ _PEAK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from rar.benchmarks.synthetic import Mixture
+from rar.benchmarks.memory.synthetic import Mixture
 from rar.export.build import build_part
 from rar.export.fit import IndexOptions
 from rar.runtime.memory.write import VectorWriter

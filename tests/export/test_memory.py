@@ -162,7 +162,7 @@ class TestIndex:
         assert part.reduction.scale != 1
 
     def test_a_recall(self, own: Path) -> None:
-        from rar.benchmarks.synthetic import Mixture
+        from rar.benchmarks.memory.synthetic import Mixture
 
         vectors = np.concatenate([block for block, _ in Mixture(dim=DIM, intrinsic=12, clusters=30).entries(3000)])
         source = MemorySource(embeddings=Embeddings.of(vectors, ["a", "b", "c"] * 1000))

@@ -229,7 +229,7 @@ def held(data: Halfs, queries: Floats) -> Held:
 @pytest.fixture(scope="module")
 def clustered() -> tuple[Halfs, Floats, Floats]:
     """Entries, queries to fit with, and others to test with."""
-    from rar.benchmarks.synthetic import Mixture
+    from rar.benchmarks.memory.synthetic import Mixture
 
     mixture = Mixture(dim=128, intrinsic=48, clusters=200)
     entries = np.concatenate([block for block, _ in mixture.entries(6000)])

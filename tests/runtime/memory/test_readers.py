@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from memories import add_part, unit
 
-from rar.benchmarks.growth import search_while_growing
+from rar.benchmarks.memory.growth import search_while_growing
 from rar.runtime import Memory
 from rar.runtime.bundle import stage
 from rar.runtime.files import write_json

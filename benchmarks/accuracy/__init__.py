@@ -1,0 +1,1 @@
+"""What is answered right, on whose pictures, beside what the papers say."""

@@ -1,0 +1,1 @@
+"""Boxes that are named, on frames whose objects are known."""

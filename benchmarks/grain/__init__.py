@@ -1,0 +1,1 @@
+"""A small GRAIN, trained on scenes made for it."""

@@ -1,0 +1,1 @@
+"""How long answers take in MLPerf's scenarios, stage by stage."""

@@ -1,0 +1,220 @@
+"""What `rar-bench latency` has a stack do, in that stack's own process: start, answer queries, answer all, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+from rar.runtime.errors import RarError
+from rar.runtime.stages import recorded
+
+from .server import Served, serve
+
+# What is answered: the retrieval alone, with the ranking of its candidates, or with that only where the gate is unsure.
+Way: TypeAlias = Literal["retrieve", "rank", "rank, gated"]
+WAYS: tuple[Way, ...] = get_args(Way)
+
+# Answers pictures in batches of a size: the best label of each, or None.
+Answer: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]
+
+_WARM = 5  # queries after the first that are told apart
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A stack that is ready.
+
+    Attributes:
+        answer: See `Answer`.
+        batches: Sizes that it may take pictures in where nobody waits for a single one.
+        says: What it has to say of itself once it has answered.
+    """
+
+    answer: Answer
+    batches: Sequence[int] = (1,)
+    says: Callable[[], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One stack on one way; `open` is pickled and run in a process of its own."""
+
+    stack: str
+    way: Way
+    open: Callable[[], Opened]
+
+
+class Work(Protocol):
+    """A piece of work; it and what it gives are pickled."""
+
+    def __call__(self, opened: Opened) -> Any:
+        """Does it."""
+        ...
+
+
+def open_worker(contender: Contender) -> Callable[[Work], Any]:
+    """Opens a stack, for `process.in_a_process`; whatever goes wrong comes back as a RarError.
+
+    Raises:
+        RarError: The stack failed; says how.
+    """
+    opened = _told(contender.open)
+    return lambda work: _told(lambda: work(opened))
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the first pictures cost.
+
+    Attributes:
+        warm: Seconds of the warm-up's queries.
+        resident_bytes: Memory of the process after them.
+        peak_bytes: The most that it had.
+        batches: See `Opened`.
+        says: See `Opened`.
+    """
+
+    warm: list[float]
+    resident_bytes: int
+    peak_bytes: int
+    batches: tuple[int, ...]
+    says: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class First:
+    """Answers the very first picture."""
+
+    picture: Path
+
+    def __call__(self, opened: Opened) -> None:
+        """See the class."""
+        opened.answer([self.picture], 1)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Answers some more, one by one, and says what the process holds then."""
+
+    pictures: Sequence[Path]
+
+    def __call__(self, opened: Opened) -> Started:
+        """See the class."""
+        warm = [_seconds(opened, [picture]) for picture in self.pictures[:_WARM]]
+        return Started(warm, *memory(), tuple(opened.batches), dict(opened.says()))
+
+
+@dataclass(frozen=True)
+class Queried:
+    """Seconds of each query, and of each of its stages."""
+
+    seconds: list[float]
+    stages: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Answers queries one after the other.
+
+    Attributes:
+        pictures: Taken in turns.
+        size: Pictures a query.
+        seconds: How long at least.
+        least: How many queries at least.
+    """
+
+    pictures: Sequence[Path]
+    size: int
+    seconds: float
+    least: int
+
+    def __call__(self, opened: Opened) -> Queried:
+        """See the class."""
+        queries = cycle(self.pictures)
+        taken: list[float] = []
+        stages: list[dict[str, float]] = []
+        until = perf_counter() + self.seconds
+        while len(taken) < self.least or perf_counter() < until:
+            with recorded() as laps:
+                taken.append(_seconds(opened, list(islice(queries, self.size))))
+            stages.append(dict(laps))
+        return Queried(taken, stages)
+
+
+@dataclass(frozen=True)
+class Offline:
+    """Answers pictures as fast as it can; for each batch size how many pictures it took in how many seconds.
+
+    Attributes:
+        pictures: Taken in turns.
+        seconds: How long in each batch size, at least.
+        sizes: Batch sizes.
+    """
+
+    pictures: Sequence[Path]
+    seconds: float
+    sizes: Sequence[int]
+
+    def __call__(self, opened: Opened) -> dict[int, tuple[int, float]]:
+        """See the class."""
+        return {size: self._run(opened, size) for size in self.sizes}
+
+    def _run(self, opened: Opened, size: int) -> tuple[int, float]:
+        queries = cycle(self.pictures)
+        done, batches, start = 0, 1, perf_counter()
+        while (taken := perf_counter() - start) < self.seconds:
+            some = list(islice(queries, size * batches))
+            opened.answer(some, size)
+            done += len(some)
+            # More at a time, so that a stack that prepares a batch while it answers another can.
+            batches = min(2 * batches, 16)
+        return done, taken
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answers requests that come at random times; see `server.serve`."""
+
+    pictures: Sequence[Path]
+    rate: float
+    requests: int
+    most: int
+    bound: float
+    seed: int
+
+    def __call__(self, opened: Opened) -> Served:
+        """See the class."""
+        return serve(opened.answer, self.pictures, self.rate, self.requests, self.most, self.bound, self.seed)
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory that this process has now, and had at most; what it maps of files counts where it was read.
+
+    Raises:
+        RarError: This is no Linux.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise RarError(f"the memory of a process is read from /proc, which is not there ({error})") from error
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(told["VmRSS"].split()[0]) * 1024, int(told["VmHWM"].split()[0]) * 1024
+
+
+def _seconds(opened: Opened, pictures: Sequence[Path]) -> float:
+    start = perf_counter()
+    opened.answer(pictures, len(pictures))
+    return perf_counter() - start
+
+
+def _told(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except RarError:
+        raise
+    except Exception as error:  # whatever a peer raises
+        raise RarError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

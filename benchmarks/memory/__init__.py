@@ -1,0 +1,1 @@
+"""Recall, speed and size of the memory."""

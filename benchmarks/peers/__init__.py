@@ -1,0 +1,1 @@
+"""Other stacks, to be compared with in the same run."""

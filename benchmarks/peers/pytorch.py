@@ -1,0 +1,218 @@
+"""Retrieval as people do it in PyTorch: the encoder that was exported, Pillow, and NumPy's or faiss's search."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from rar.runtime.bundle import Bundle
+from rar.runtime.errors import RarError
+from rar.runtime.stages import stage
+
+from ..latency.work import Opened
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+# Embeddings, float32 [N, d] -> places of the nearest entries, best first: int64 [N, n].
+Search: TypeAlias = Callable[[Floats], npt.NDArray[np.int64]]
+
+_BATCHES = (1, 8, 32)
+# The compiler makes a kernel for each size.
+_COMPILED_BATCHES = (8,)
+_NEIGHBOURS = 50  # as many as the runtime scores again
+_NAMES_FILE = "names.npy"
+
+# Files of the folder that `stacks.prepare` fills.
+VECTORS, LABELS, NAMES, INDEX = "vectors.npy", "labels.json", "names", "index.faiss"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all peers work with.
+
+    Attributes:
+        folder: What was prepared.
+        bundle: The bundle that they are compared with.
+        encoder: What it was exported from: `starter`; `open_clip`, model, weights; or `transformers`, folder.
+        mllm: What its MLLM was exported from, `starter` or a folder; None where it has none.
+        merged: Whether the starter's adapter was merged into that. Another's is left out: it changes no speed.
+        k: Candidates.
+        threads: Of all libraries; None for one a core.
+    """
+
+    folder: Path
+    bundle: Path
+    encoder: tuple[str, ...]
+    mllm: str | None
+    merged: bool
+    k: int
+    threads: int | None
+
+    def labels(self) -> list[str]:
+        """The class of each entry."""
+        return [str(label) for label in json.loads((self.folder / LABELS).read_text(encoding="utf-8"))]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures that went through the tower; `features` is what an MLLM may see them by, a tensor or None."""
+
+    images: list[Image.Image]
+    embeddings: Floats
+    features: Any
+
+
+class Tower:
+    """The picture tower in PyTorch, eager or compiled, with its own preparation in Pillow."""
+
+    def __init__(self, terms: Terms, *, compiled: bool = False) -> None:
+        import torch
+
+        if terms.threads:
+            torch.set_num_threads(terms.threads)
+        network, self._prepare = _network(terms)
+        self._network: Any = torch.compile(network, dynamic=False) if compiled else network
+
+    def see(self, pictures: Sequence[Path]) -> Seen:
+        """Decodes, prepares and embeds pictures."""
+        import torch
+
+        with stage("decode"):
+            images = decode(pictures)
+        with stage("preprocess"):
+            pixels = torch.from_numpy(np.stack([self._prepare(image) for image in images]))
+        with stage("embed"), torch.inference_mode():
+            found = self._network(pixels)
+            # Some encoders give features for an MLLM beside the embedding.
+            embeddings, features = found[:2] if isinstance(found, tuple) else (found, None)
+        return Seen(images, embeddings.numpy(), features)
+
+
+def open_eager(terms: Terms) -> Opened:
+    """PyTorch eager and NumPy's exact search."""
+    return _open(Tower(terms), exact(terms), terms, _BATCHES)
+
+
+def open_compiled(terms: Terms) -> Opened:
+    """The same with the tower compiled; a cold start compiles it, or finds what an earlier one left on the disk."""
+    return _open(Tower(terms, compiled=True), exact(terms), terms, _COMPILED_BATCHES)
+
+
+def open_clip_retrieval(terms: Terms) -> Opened:
+    """clip-retrieval's way: PyTorch eager, and the faiss index that autofaiss chooses, whose vectors it reconstructs.
+
+    As `knn_search` of clip_back.py does it, less its filters: the index is searched one query at a time.
+    """
+    index = read_index(terms, "clip-retrieval")
+
+    def search(embeddings: Floats) -> npt.NDArray[np.int64]:
+        found = [index.search_and_reconstruct(row[None], _NEIGHBOURS)[1][0] for row in embeddings]
+        return np.stack(found)
+
+    return _open(Tower(terms), search, terms, _BATCHES)
+
+
+def exact(terms: Terms) -> Search:
+    """Exact search by NumPy."""
+    vectors = np.load(terms.folder / VECTORS)
+
+    return lambda embeddings: nearest(embeddings, vectors)
+
+
+def nearest(embeddings: Floats, vectors: Floats) -> npt.NDArray[np.int64]:
+    """The places of the nearest of all vectors, as many as the runtime scores again, best first: int64 [N, n]."""
+    cosines = embeddings @ vectors.T
+    count = min(_NEIGHBOURS, len(vectors) - 1)
+    found = np.argpartition(-cosines, count, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(cosines, found, 1), axis=1)
+    return np.asarray(np.take_along_axis(found, order, 1), np.int64)
+
+
+def decode(pictures: Sequence[Path]) -> list[Image.Image]:
+    """Pictures as Pillow reads them, turned as their EXIF says, in RGB."""
+    images = []
+    for picture in pictures:
+        with Image.open(picture) as image:
+            images.append(ImageOps.exif_transpose(image).convert("RGB"))
+    return images
+
+
+def read_index(terms: Terms, peer: str) -> Any:
+    """A peer's faiss index."""
+    import faiss
+
+    if terms.threads:
+        faiss.omp_set_num_threads(terms.threads)
+    return faiss.read_index(str(terms.folder / peer / INDEX))
+
+
+def build_clip_retrieval_index(vectors: Path, folder: Path) -> None:
+    """The index that autofaiss takes where memory is no concern (`get_optimal_index_keys_v2`)."""
+    import faiss
+
+    entries = np.load(vectors)
+    kind = "Flat" if len(entries) < 1000 else "HNSW15" if len(entries) < 10_000 else "HNSW32"
+    index = faiss.index_factory(entries.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    index.add(entries)
+    faiss.write_index(index, str(folder / INDEX))
+
+
+def write_names(bundle: Path, folder: Path) -> None:
+    """The sentence vectors of the starter's class names, as the bundle's own text tower makes them."""
+    from rar.export.starter import imagenet_classes
+    from rar.export.starter_mllm import CHANNELS
+    from rar.runtime.clip import Clip
+
+    names = Clip(Bundle.open(bundle), "cpu").embed_names(imagenet_classes()[0])
+    np.save(folder / _NAMES_FILE, names[:, CHANNELS:])
+
+
+def distinct(places: Sequence[int] | npt.NDArray[np.int64], labels: Sequence[str], k: int) -> list[str]:
+    """The first k classes of entries; faiss fills what it lacks with -1."""
+    return list(dict.fromkeys(labels[place] for place in places if place >= 0))[:k]
+
+
+def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int]) -> Opened:
+    labels = terms.labels()
+
+    def answer(pictures: Sequence[Path], batch: int) -> list[str]:
+        found = []
+        for start in range(0, len(pictures), batch):
+            seen = tower.see(pictures[start : start + batch])
+            with stage("search"):
+                found += [distinct(places, labels, terms.k)[0] for places in search(seen.embeddings)]
+        return found
+
+    return Opened(answer, batches, versions)
+
+
+def versions() -> Mapping[str, Any]:
+    """What PyTorch this is: its builds differ much in size."""
+    import torch
+
+    return {"torch": torch.__version__}
+
+
+def _network(terms: Terms) -> tuple[Any, Callable[[Image.Image], Floats]]:
+    kind, *rest = terms.encoder
+    if kind == "starter":
+        import torch
+
+        from rar.export import starter
+
+        # Not all of `starter.load`: who runs it embeds no names and needs no text tower.
+        return starter.picture_tower(
+            torch.from_numpy(np.load(terms.folder / NAMES / _NAMES_FILE))
+        ), starter.reference_preprocess
+    sources = {"open_clip": "rar.export.openclip", "transformers": "rar.export.huggingface"}
+    if kind not in sources:
+        raise RarError(f"what the encoder was exported from is not known here ({' '.join(terms.encoder)})")
+    model = importlib.import_module(sources[kind]).load(*rest)
+    return model.visual, model.reference_preprocess

@@ -1,0 +1,145 @@
+"""The stacks that `rar-bench latency` compares this runtime with, each optional, and what they share is prepared once.
+
+Retrieval: `torch-eager`, `torch-compile`, `clip-retrieval`, `fastembed`, `infinity`. Retrieval and ranking:
+`transformers-generate`, `rar-paper`. All get the encoder that the bundle was exported from, and search the vectors of
+the bundle's memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from rar.runtime.bundle import Bundle
+from rar.runtime.errors import InputError
+from rar.runtime.memory import Memory
+
+from ..latency.work import Opened, Way
+from ..made import made
+from . import pytorch, rank, services
+from .pytorch import LABELS, NAMES, VECTORS, Terms
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One stack.
+
+    Attributes:
+        name: As the command line has it.
+        way: What it answers.
+        open: Opens it; pickled.
+        needs: Module -> what to install where it is not there.
+        pytorch: Whether it counts as PyTorch's retrieval.
+        index: Makes its index of the vectors' file, in a folder; None where it has none.
+    """
+
+    name: str
+    way: Way
+    open: Callable[[Terms], Opened]
+    needs: Mapping[str, str]
+    pytorch: bool = False
+    index: Callable[[Path, Path], None] | None = None
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, or None."""
+        absent = [package for module, package in self.needs.items() if importlib.util.find_spec(module) is None]
+        return f"not installed: pip install {' '.join(absent)}" if absent else None
+
+
+_TORCH = {"torch": "torch"}
+_FAISS = {"faiss": "faiss-cpu"}
+_WRITES = {**_TORCH, "transformers": "transformers"}
+
+PEERS = (
+    Peer("torch-eager", "retrieve", pytorch.open_eager, _TORCH, pytorch=True),
+    Peer("torch-compile", "retrieve", pytorch.open_compiled, _TORCH, pytorch=True),
+    Peer(
+        "clip-retrieval",
+        "retrieve",
+        pytorch.open_clip_retrieval,
+        {**_TORCH, **_FAISS},
+        pytorch=True,
+        index=pytorch.build_clip_retrieval_index,
+    ),
+    Peer("fastembed", "retrieve", services.open_fastembed, {"fastembed": "fastembed"}),
+    Peer("infinity", "retrieve", services.open_infinity, {"infinity_emb": "infinity-emb[torch,vision]"}),
+    Peer("transformers-generate", "rank", rank.open_generate, _WRITES),
+    Peer("rar-paper", "rank", rank.open_paper, {**_WRITES, **_FAISS}, index=rank.build_paper_index),
+)
+
+# With the best of which this runtime is compared.
+BASELINES: Mapping[Way, set[str]] = {
+    "retrieve": {peer.name for peer in PEERS if peer.pytorch},
+    "rank": {"rar-paper"},
+    "rank, gated": {"rar-paper"},
+}
+
+
+def chosen(names: Sequence[str] | None) -> list[Peer]:
+    """The peers of these names; None for all, `none` for none.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    known = {peer.name: peer for peer in PEERS}
+    names = list(known) if names is None else [] if list(names) == ["none"] else names
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"the peer {unknown[0]!r} is unknown; choose {', '.join(known)}, or none")
+    return [known[name] for name in names]
+
+
+def terms_of(bundle: Bundle, work: Path, k: int, threads: int | None, encoder: Sequence[str] | None = None) -> Terms:
+    """What the peers work with, as the bundle says what it was exported from.
+
+    Args:
+        bundle: The bundle.
+        work: Where what is prepared goes.
+        k: Candidates.
+        threads: Of all libraries.
+        encoder: Replaces what the bundle says of its encoder; see `Terms`.
+    """
+    source = str(bundle.component("clip").info["source"])
+    kind, _, rest = source.partition(" ")
+    parts = ("starter",) if kind == "starter:" else (kind, *rest.rsplit(" ", 1))
+    if kind == "transformers":  # the model's type, then its folder
+        parts = (kind, rest.partition(" ")[2])
+    mllm, merged = None, False
+    if "mllm" in bundle.components:
+        info = bundle.component("mllm").info
+        mllm = "starter" if info["architecture"] == "starter" else str(info["source"]).split(" ", 2)[2]
+        merged = bool(info["adapter"]) and mllm == "starter"
+    return Terms(work, bundle.root, tuple(encoder or parts), mllm, merged, k, threads)
+
+
+def prepare(terms: Terms, peers: Sequence[Peer]) -> None:
+    """Writes what the peers open: vectors, labels and indexes, the starter's names and its MLLM. What is there is kept.
+
+    Raises:
+        RarError: Something could not be made.
+    """
+    bundle = Bundle.open(terms.bundle)
+    memory = Memory.open(bundle)
+    part = memory.parts["texts" if memory.text_weight == 1 else "pictures"]
+    there = np.flatnonzero(part.labels >= 0)
+    np.save(terms.folder / VECTORS, part.vectors[there].astype(np.float32))
+    names = memory.labels
+    labels = [names[label] for label in part.labels[there].tolist()]
+    (terms.folder / LABELS).write_text(json.dumps(labels), encoding="utf-8")
+    memory_made, encoder_made = bundle.component("memory").fingerprint, bundle.component("clip").fingerprint
+    for peer in peers:
+        if peer.index is not None:
+            build = partial(peer.index, terms.folder / VECTORS)
+            made(terms.folder / peer.name, {"memory": memory_made}, build)
+    if terms.encoder == ("starter",):
+        made(terms.folder / NAMES, {"encoder": encoder_made}, partial(pytorch.write_names, terms.bundle))
+    if any(peer.name == "fastembed" for peer in peers):
+        made(terms.folder / "fastembed", {"encoder": encoder_made}, partial(services.write_model, terms.bundle))
+    if terms.mllm == "starter" and any(peer.way == "rank" for peer in peers):
+        asked = {"mllm": bundle.component("mllm").fingerprint}
+        made(terms.folder / rank.MLLM, asked, partial(rank.save_starter, terms.merged))

@@ -1,0 +1,1 @@
+"""Milliseconds of each way to rank."""

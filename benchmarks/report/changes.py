@@ -1,0 +1,73 @@
+"""What got better and worse between two result files, beyond the noise that they print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import hypot
+from typing import Any
+
+from rar.runtime.errors import InputError
+
+from ..compare import compare
+from .charts import number
+from .document import Block, Section, Table, Text
+
+# Standard errors of a difference between shares, from which on it is taken for real: 5 % of none would be.
+_ERRORS = 1.96
+
+
+def changes(name: str, benchmark: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
+    """One file against an older one.
+
+    Shares of pictures are compared by their standard errors, everything else by its ratio to the baseline of the same
+    run, as `rar-bench compare` does: bare times of two runs would tell of the machines.
+
+    Args:
+        name: The newer file's.
+        benchmark: What both measured.
+        old: The older file's content.
+        new: The newer one's.
+
+    Raises:
+        InputError: They hold nothing that can be compared.
+    """
+    if benchmark in ("accuracy", "ranking"):
+        return Section(f"Changes ({name})", _shares(old["results"], new["results"]))
+    found = compare({**old, "benchmark": benchmark}, {**new, "benchmark": benchmark})
+    rows = [
+        (
+            change.name,
+            "same" if not change.real else "better" if change.share > 0 else "worse",
+            f"{change.share:+.1%}",
+            *(f"{number(one.median)} ({number(one.q25)} - {number(one.q75)})" for one in (change.old, change.new)),
+        )
+        for change in sorted(found.changes, key=lambda change: (not change.real, change.share))
+    ]
+    blocks: list[Block] = [
+        Text("Ratios to the baseline of the same run; a change is real where the quartiles of both do not touch."),
+        Table(("ratio", "", "change", "before", "now"), rows),
+    ]
+    blocks += [
+        Text(f"{word}: {', '.join(names)}") for word, names in (("gone", found.gone), ("new", found.added)) if names
+    ]
+    return Section(f"Changes ({name})", blocks)
+
+
+def _shares(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[Block]:
+    both = [name for name in new if name in old]
+    if not both:
+        raise InputError("the files have no row in common; measure the same rankers and candidates")
+    rows = []
+    for name in both:
+        before, now = (row.get("fused", row["top1"]) for row in (old[name], new[name]))
+        gain = now["percent"] - before["percent"]
+        noise = _ERRORS * hypot(before["standard_error"], now["standard_error"])
+        word = "same" if abs(gain) <= noise else "better" if gain > 0 else "worse"
+        rows.append((name, word, f"{gain:+.1f}", f"{noise:.1f}", f"{before['percent']:.1f}", f"{now['percent']:.1f}"))
+    return [
+        Text(
+            "Final top-1 in percent; a change is real where it is more than 1.96 standard errors of the difference, "
+            "the files' pictures taken for different ones."
+        ),
+        Table(("row", "", "points", "noise", "before", "now"), rows),
+    ]
