@@ -20,23 +20,23 @@ from . import record
 
 # Runs in a process of its own, so that nothing else that this one imported counts.
 _PROBE = """
-import json, resource, sys, time
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+import json, sys, time
 start = time.perf_counter()
 from rar.runtime import Recognizer
 import onnxruntime  # else it would count as opening
-imported, before = time.perf_counter() - start, peak()
+imported = time.perf_counter() - start
+from rar.benchmarks.usage import memory
+before = memory()
 start = time.perf_counter()
 recognizer = Recognizer.open(sys.argv[1], "cpu")
-opened, at_open = time.perf_counter() - start, peak()
+opened, at_open = time.perf_counter() - start, memory()
 start = time.perf_counter()
 recognizer.recognize([sys.argv[2]], k=1, rank="none")
+seconds, after = time.perf_counter() - start, memory()
 print(json.dumps({
-    "import_seconds": imported, "open_seconds": opened, "first_picture_seconds": time.perf_counter() - start,
-    "after_import_bytes": before, "peak_at_open_bytes": at_open, "peak_bytes": peak(), "resident_bytes": resident(),
+    "import_seconds": imported, "open_seconds": opened, "first_picture_seconds": seconds,
+    "after_import_bytes": before.peak, "peak_at_open_bytes": at_open.peak,
+    "peak_bytes": after.peak, "resident_bytes": after.resident,
     "heavy_modules": [m for m in ("torch", "transformers", "open_clip", "onnx") if m in sys.modules],
 }))
 """

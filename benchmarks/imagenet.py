@@ -14,7 +14,8 @@ from rar.export.starter import backbone, imagenet_classes
 from rar.runtime.bundle import Bundle
 from rar.runtime.errors import InputError
 from rar.runtime.images import load_image
-from rar.runtime.recognizer import RANKS, Recognizer
+from rar.runtime.rank import RANKS
+from rar.runtime.recognizer import Recognizer
 
 from . import record
 

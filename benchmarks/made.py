@@ -14,9 +14,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rar.runtime.errors import RarError
 from rar.runtime.files import write_json
 
 from .process import in_a_process
+from .usage import memory
 
 _MADE = "made.json"
 _SAMPLE_SECONDS = 0.02
@@ -80,8 +82,8 @@ def _peak_of(process: int) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not over.wait(_SAMPLE_SECONDS):
-            with suppress(OSError):
-                peak[0] = max(peak[0], anonymous_bytes(process))
+            with suppress(RarError):  # it has ended
+                peak[0] = max(peak[0], memory(process).anonymous)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -90,11 +92,3 @@ def _peak_of(process: int) -> Iterator[list[int]]:
     finally:
         over.set()
         watcher.join()
-
-
-def anonymous_bytes(process: int) -> int:
-    """Resident memory of a process that is no part of a file."""
-    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0

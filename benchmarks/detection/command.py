@@ -21,7 +21,8 @@ from rar.runtime.cli_boxes import parse_blur, parse_grow
 from rar.runtime.confidence import FUSION, merged
 from rar.runtime.detect import detect
 from rar.runtime.errors import InputError
-from rar.runtime.recognizer import RANKS, Rank, Recognizer
+from rar.runtime.rank import RANKS, Rank
+from rar.runtime.recognizer import Recognizer
 from rar.runtime.regions import Blur, Growth
 
 from .. import record

@@ -34,7 +34,8 @@ from rar.export.labelled import read_images
 from rar.runtime.bundle import Bundle
 from rar.runtime.errors import InputError, RarError
 from rar.runtime.memory import Memory
-from rar.runtime.recognizer import GATES, RANKS
+from rar.runtime.rank import RANKS
+from rar.runtime.recognizer import GATES
 from rar.runtime.tuning import Tuning
 
 from .. import record

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rar.runtime.recognizer import Gate, Rank, Recognizer
+from rar.runtime.rank import Rank
+from rar.runtime.recognizer import Gate, Recognizer
 
 from .work import Opened, Way
 

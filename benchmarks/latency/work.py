@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 from rar.runtime.errors import RarError
 from rar.runtime.stages import recorded
 
+from ..usage import memory
 from .server import Served, serve
 
 # What is answered: the retrieval alone, with the ranking of its candidates, or with that only where the gate is unsure.
@@ -105,7 +106,8 @@ class WarmUp:
     def __call__(self, opened: Opened) -> Started:
         """See the class."""
         warm = [_seconds(opened, [picture]) for picture in self.pictures[:_WARM]]
-        return Started(warm, *memory(), tuple(opened.batches), dict(opened.says()))
+        held = memory()
+        return Started(warm, held.resident, held.peak, tuple(opened.batches), dict(opened.says()))
 
 
 @dataclass(frozen=True)
@@ -189,20 +191,6 @@ class Serve:
     def __call__(self, opened: Opened) -> Served:
         """See the class."""
         return serve(opened.answer, self.pictures, self.rate, self.requests, self.most, self.bound, self.seed)
-
-
-def memory() -> tuple[int, int]:
-    """Bytes of memory that this process has now, and had at most; what it maps of files counts where it was read.
-
-    Raises:
-        RarError: This is no Linux.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RarError(f"the memory of a process is read from /proc, which is not there ({error})") from error
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(told["VmRSS"].split()[0]) * 1024, int(told["VmHWM"].split()[0]) * 1024
 
 
 def _seconds(opened: Opened, pictures: Sequence[Path]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from rar.runtime.memory import Memory
 from rar.runtime.memory.part import IndexDtype
 from rar.runtime.memory.write import VectorWriter
 
-from .. import record
+from .. import record, usage
 from ..process import in_a_process
 from .data import CLASSES, NEAREST, DataSet, Floats, Ids, read_queries
 from .sweep import Contender, Search, Setting
@@ -135,9 +134,9 @@ def _open_once(folder: Path) -> Callable[[None], dict[str, float]]:
     query = read_queries(folder.parent / "queries").warm[:1]
 
     def run(_: None) -> dict[str, float]:
-        before, began = _resident_bytes(), perf_counter()
+        before, began = usage.memory().resident, perf_counter()
         memory = Memory.open(folder / "bundle", threads=1)
-        opened, after = perf_counter(), _resident_bytes()
+        opened, after = perf_counter(), usage.memory().resident
         memory.search(query, CLASSES)
         return {
             "milliseconds": 1e3 * (opened - began),
@@ -146,11 +145,6 @@ def _open_once(folder: Path) -> Callable[[None], dict[str, float]]:
         }
 
     return run
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 def searching(folder: Path, setting: Setting, blocks: int) -> dict[str, Any]:
