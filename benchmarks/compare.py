@@ -9,17 +9,15 @@ that both files print do not touch.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rar.runtime.errors import InputError
 from rar.runtime.printable import printable
 
-from .record import FORMAT
+from .record import read
 
 _RATIOS = ("ratio", "speedup")
 # What a row says of its result, and not of what it is.
@@ -102,25 +100,6 @@ def run(args: argparse.Namespace) -> int:
     if worse:
         print(f"{len(worse)} of {len(comparison.changes)} ratios are worse by more than {limit:.0%}", file=sys.stderr)
     return 1 if worse else 0
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """A result file.
-
-    Raises:
-        InputError: It is not there, is no result file, or one of another release.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a result file ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("environment"), dict):
-        raise InputError(f"{path}: is no result file of rar-bench")
-    if content.get("format") != FORMAT or not isinstance(content.get("benchmark"), str):
-        raise InputError(
-            f"{path}: has the format {content.get('format')!r} where this release reads {FORMAT}; measure again with it"
-        )
-    return content
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:

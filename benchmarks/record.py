@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from rar.export.labelled import read_text
 from rar.runtime.bundle import Bundle
+from rar.runtime.errors import InputError
 from rar.runtime.files import atomic_file, write_json
 
 _PACKAGES = (
@@ -91,14 +93,38 @@ def write(result: dict[str, Any], out: str | None) -> None:
     write_json(path, {**head, **result})
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """A result file's content, `benchmark` always in it.
+
+    Raises:
+        InputError: It is missing, not one, or of another format version.
+    """
+    path = Path(path)
+    text = read_text(path)
+    try:
+        result = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a result file ({error}); measure again") from error
+    if not isinstance(result, dict) or not isinstance(result.get("environment"), dict):
+        raise InputError(f"{path}: not a result file of rar-bench; give what its --out wrote")
+    form = result.get("format", FORMAT)  # files of 0.1.0's first days name none
+    if form != FORMAT:
+        raise InputError(f"{path}: is of format {form!r}, this release reads {FORMAT}; use the release that wrote it")
+    words = str(result.get("command", "")).split()
+    name = result.get("benchmark") or (words[1] if words[:1] == ["rar-bench"] and len(words) > 1 else None)
+    if not isinstance(name, str):
+        raise InputError(f"{path}: does not say what was measured; give what the --out of rar-bench wrote")
+    return {**result, "benchmark": name}
+
+
 def plot(arguments: Sequence[str], usage: str | None, draw: Callable[[dict[str, Any]], str]) -> int:
     """The command of a module that draws: reads a result file, writes the SVG that `draw` makes of it."""
     if len(arguments) != 2:
         print(usage, file=sys.stderr)
         return 2
-    result = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    drawing = draw(read(arguments[0]))
     with atomic_file(Path(arguments[1])) as file:
-        file.write(draw(result).encode())
+        file.write(drawing.encode())
     return 0
 
 

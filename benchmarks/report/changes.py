@@ -16,7 +16,7 @@ from .document import Block, Section, Table, Text
 _ERRORS = 1.96
 
 
-def changes(name: str, benchmark: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
+def changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
     """One file against an older one.
 
     Shares of pictures are compared by their standard errors, everything else by its ratio to the baseline of the same
@@ -24,16 +24,15 @@ def changes(name: str, benchmark: str, old: Mapping[str, Any], new: Mapping[str,
 
     Args:
         name: The newer file's.
-        benchmark: What both measured.
-        old: The older file's content.
-        new: The newer one's.
+        old: What `record.read` gives of the older file.
+        new: What it gives of the newer one, of the same benchmark.
 
     Raises:
         InputError: They hold nothing that can be compared.
     """
-    if benchmark in ("accuracy", "ranking"):
+    if new["benchmark"] in ("accuracy", "ranking"):
         return Section(f"Changes ({name})", _shares(old["results"], new["results"]))
-    found = compare({**old, "benchmark": benchmark}, {**new, "benchmark": benchmark})
+    found = compare(old, new)
     rows = [
         (
             change.name,

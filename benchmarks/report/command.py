@@ -7,7 +7,6 @@ Light and dark, readable on a phone, and the same as Markdown. What an interrupt
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rar.export.labelled import read_text
 from rar.runtime.errors import InputError
 from rar.runtime.files import atomic_file
 
-from ..record import FORMAT
+from ..record import read
 from . import accuracy, latency, others
 from .changes import changes
 from .document import Block, Section, Table, Text, to_html, to_markdown
@@ -33,13 +31,16 @@ class File:
 
     Attributes:
         path: Where.
-        benchmark: The command of `rar-bench` that wrote it.
         result: What it holds.
     """
 
     path: Path
-    benchmark: str
     result: Mapping[str, Any]
+
+    @property
+    def benchmark(self) -> str:
+        """The command of `rar-bench` that wrote it."""
+        return str(self.result["benchmark"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws and writes."""
-    files = [read(path) for path in args.results]
-    older = [read(path) for path in args.against]
+    files = [File(Path(path), read(path)) for path in args.results]
+    older = [File(Path(path), read(path)) for path in args.against]
     pictures = Path(args.pictures) if args.pictures else None
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"{pictures}: no such folder; check --pictures")
@@ -70,33 +71,6 @@ def run(args: argparse.Namespace) -> int:
                 out.write(text.encode())
             print(f"{path}: {len(sections)} sections of {len(files)} files, {len(text.encode()) / 1e3:.0f} kB")
     return 0
-
-
-def read(path: str | Path) -> File:
-    """Reads a result file.
-
-    Raises:
-        InputError: It is missing, not one, or of another format version.
-    """
-    path = Path(path)
-    try:
-        result = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a result file ({error}); measure again") from error
-    if not isinstance(result, dict) or not isinstance(result.get("environment"), dict):
-        raise InputError(f"{path}: not a result file of rar-bench; give what its --out wrote")
-    version = result.get("format", FORMAT)  # files of 0.1.0's first days name none
-    if version != FORMAT:
-        raise InputError(
-            f"{path}: is of format {version!r}, this release reads {FORMAT}; use the release that wrote it"
-        )
-    words = str(result.get("command", "")).split()
-    name = result.get("benchmark") or (words[1] if words[:1] == ["rar-bench"] and len(words) > 1 else None)
-    if not isinstance(name, str):
-        raise InputError(f"{path}: does not say what was measured; give what the --out of rar-bench wrote")
-    return File(path, name, result)
 
 
 def _sections(file: File, pictures: Path | None) -> list[Section]:
@@ -185,7 +159,7 @@ def _comparison(files: Sequence[File], older: Sequence[File]) -> list[Section]:
             )
             continue
         try:
-            sections.append(changes(file.path.stem, file.benchmark, old.result, file.result))
+            sections.append(changes(file.path.stem, old.result, file.result))
         except InputError as error:
             sections.append(Section(f"Changes ({file.path.stem})", [Text(f"Cannot be compared: {error}.")]))
         except _MALFORMED as error:

@@ -81,9 +81,8 @@ def test_plain_numbers_are_their_own_spread() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "cannot be read"),
-        ("[]", "no result file"),
-        ({"environment": {}, "command": "rar-bench latency"}, "measure again"),
+        ("{", "not a result file"),
+        ({"environment": {}, "command": "rar-bench rank b"}, "of `rar-bench rank`"),
         (result(format=2), "format 2"),
         (result(("p90", 1.0, 1.0, 1.0), benchmark="rank"), "rar-bench rank"),
         (result(), "no ratio in common"),
