@@ -14,8 +14,9 @@ demo: $(READY)
 	@test -f bundle/bundle.json || $(BIN)/rar-export starter bundle
 	@$(BIN)/rar-recognize bundle --rank mllm $$($(BIN)/python -m rar.export.photos)
 
+# Two processes, each with whole folders.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # What `test` leaves out for time: engines of every model for further cards.
 matrix: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +24,25 @@ settings.register_profile("rar", deadline=None, derandomize=True, max_examples=5
 settings.load_profile("rar")
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has all tests of a folder: they share what is dear to make."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(str(item.path.parent)))
+
+
+def made_once(name: str, make: Callable[[Path], object], factory: pytest.TempPathFactory) -> Path:
+    """A folder that the first process to ask for it makes, and all others take as it is."""
+    run = factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    out = run / name / "bundle"
+    with (run / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            make(out)
+    return out
+
 
 DESCRIPTIONS = {
     "cat": ["a furry animal with whiskers", "an animal with pointed ears"],
@@ -80,9 +100,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The starter bundle, as shipped: int8, a memory of the 1,000 ImageNet names. Shared: copy before writing."""
     from rar.export.starter import export_starter
 
-    out = tmp_path_factory.mktemp("starter") / "bundle"
-    export_starter(out)
-    return out
+    return made_once("starter", export_starter, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +108,11 @@ def grocery_bundle(starter: Path, grocery: Path, tmp_path_factory: pytest.TempPa
     """The starter with the Grocery train set in its memory, at 64 dimensions. Shared: copy before writing."""
     from rar.export.cli import main
 
-    out = tmp_path_factory.mktemp("grocery") / "bundle"
-    images = str(grocery / "train.csv")
-    assert main(["memory", str(starter), "--images", images, "--dim", "64", "--out", str(out)]) == 0
-    return out
+    def make(out: Path) -> None:
+        images = str(grocery / "train.csv")
+        assert main(["memory", str(starter), "--images", images, "--dim", "64", "--out", str(out)]) == 0
+
+    return made_once("grocery", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
