@@ -221,7 +221,7 @@ class TestParquet:
             ({}, {"label_column": "embedding"}, "class names are strings"),
             ({"embedding": pa.array([[1, 2]] * 50)}, {"embedding_column": "embedding"}, "not lists of floating"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else " ".join(value),
     )
     def test_columns_that_do_not_fit(
         self, tmp_path: Path, columns: dict[str, Any], options: dict[str, str], message: str
