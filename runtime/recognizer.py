@@ -390,9 +390,9 @@ class Recognizer:
         return Plan(k, within, rank, ranker, tuning.fusion if tuning else 0.0, margin, probe, deadline)
 
     def _batches(self, following: Callable[[], Batch | None]) -> Iterator[Batch]:
+        start = perf_counter()
         # One worker of its own: it waits for the decoders, so it must not be one of them.
         with ThreadPoolExecutor(1, thread_name_prefix="rar-prepare") as prepare:
-            start = perf_counter()
             ahead: Future[Batch | None] = prepare.submit(following)
             while (batch := ahead.result()) is not None:
                 waited = perf_counter() - start
@@ -401,6 +401,7 @@ class Recognizer:
                 batch.start = start
                 yield batch
                 start = perf_counter()
+        note({"hand-over": perf_counter() - start})
 
     def _prepare(self, source: Iterator[Source], batch_size: int) -> Batch | None:
         """The next pictures, decoded and written into one batch tensor; None at the end."""
