@@ -65,8 +65,14 @@ def run(args: argparse.Namespace) -> int:
                     f"GRAIN {rows[-1]['grain']['median']:.1f}, ratio {rows[-1]['ratio']['median']:.3f}"
                 )
     print(f"largest difference to PyTorch, batch {_PARITY_BATCHES}: {parity}")
-    result = {**record.environment(args.threads), "size": args.size, "plain": args.plain}
-    record.write({**result, "largest_difference": parity, "rows": rows}, args.out)
+    result = {
+        "environment": record.environment(args.threads),
+        "size": args.size,
+        "plain": args.plain,
+        "largest_difference": parity,
+        "results": rows,
+    }
+    record.write(result, args.out)
     return 0
 
 

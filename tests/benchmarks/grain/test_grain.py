@@ -185,8 +185,8 @@ def test_latency_is_paired_and_parity_told(
     assert main([*argv, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert max(found["largest_difference"].values()) <= 1e-5
-    assert [(row["precision"], row["batch"]) for row in found["rows"]] == [("fp32", 1), ("fp32", 8)]
-    assert all(row["ratio"]["count"] == 3 for row in found["rows"])
+    assert [(row["precision"], row["batch"]) for row in found["results"]] == [("fp32", 1), ("fp32", 8)]
+    assert all(row["ratio"]["count"] == 3 for row in found["results"])
     assert "ratio" in capsys.readouterr().out
 
 
