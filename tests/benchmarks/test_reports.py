@@ -22,13 +22,7 @@ def run(*arguments: str | Path, out: Path) -> dict[str, Any]:
 def test_retrieval_by_name_is_within_three_points_of_the_backbones_classifier(
     starter: Path, imagenet_samples: Path, tmp_path: Path
 ) -> None:
-    # A third of the 600 photos: every class is another one, so that no third is easier.
-    header, *lines = (imagenet_samples / "labels.csv").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "labels.csv").write_text("\n".join([header, *lines[::3]]) + "\n", encoding="utf-8")
-    for line in lines[::3]:
-        name = line.split(",")[0]
-        (tmp_path / name).symlink_to(imagenet_samples / name)
-    rows = run("imagenet", starter, "--samples", tmp_path, out=tmp_path / "result.json")["results"]
+    rows = run("imagenet", starter, "--samples", imagenet_samples, out=tmp_path / "result.json")["results"]
     classifier, retrieval = (
         rows[name]["top1"]["percent"] for name in ("backbone's classifier, PyTorch fp32", "retrieval by name")
     )
