@@ -119,8 +119,15 @@ struct Answer {
     py::array_t<float> distances;
 };
 
+// 0 for none.
+std::int64_t checked_cap(const std::optional<std::int64_t>& cap) {
+    if (cap && *cap < 1) throw py::value_error("cap is below 1");
+    return cap.value_or(0);
+}
+
 py::tuple search(const std::vector<std::shared_ptr<MappedGraph>>& mapped, const py::array& queries, std::int64_t count,
-                 std::int64_t ef, const py::array& labels, const std::optional<py::array>& allowed, int threads) {
+                 std::int64_t ef, const py::array& labels, const std::optional<py::array>& allowed, int threads,
+                 const std::optional<std::int64_t>& cap, const std::optional<std::int64_t>& most) {
     if (mapped.empty()) throw py::value_error("there is no graph to search");
     std::vector<const rar::Graph*> graphs;
     for (const std::shared_ptr<MappedGraph>& one : mapped) {
@@ -131,6 +138,9 @@ py::tuple search(const std::vector<std::shared_ptr<MappedGraph>>& mapped, const 
         }
     }
     if (ef < 1) throw py::value_error("ef is below 1");
+    const rar::GraphWalk::Limits limits{ef, checked_cap(cap),
+                                        most.value_or(std::numeric_limits<std::int64_t>::max())};
+    if (limits.most < 1) throw py::value_error("most is below 1");
     const float* const values = check_queries(queries, graphs[0]->dim());
     const rar::EntryFilter filter = filter_of(labels, allowed);
     const rar::Distances& kernels = distances();
@@ -139,7 +149,7 @@ py::tuple search(const std::vector<std::shared_ptr<MappedGraph>>& mapped, const 
     const rar::SearchTarget target = answer.target();
     {
         const py::gil_scoped_release release;
-        rar::search_graphs(graphs, kernels, values, queries.shape(0), ef, filter, target, pool);
+        rar::search_graphs(graphs, kernels, values, queries.shape(0), limits, filter, target, pool);
     }
     return std::move(answer).tuple();
 }
@@ -162,18 +172,19 @@ py::array_t<float> score(const py::array& vectors, const py::array& queries, con
 }
 
 py::tuple nearest(const py::array& vectors, const py::array& queries, std::int64_t count, const py::array& labels,
-                  const std::optional<py::array>& allowed, int threads) {
+                  const std::optional<py::array>& allowed, int threads, const std::optional<std::int64_t>& cap) {
     const rar::VectorView view = view_of(vectors);
     const float* const values = check_queries(queries, view.dim);
     const rar::EntryFilter filter = filter_of(labels, allowed);
     if (labels.size() != view.count) throw py::value_error("not as many labels as vectors");
+    const std::int64_t of_a_class = checked_cap(cap);
     const rar::Distances& kernels = distances();
     rar::ThreadPool& pool = pool_of(threads);
     Answer answer(queries.shape(0), count);
     const rar::SearchTarget target = answer.target();
     {
         const py::gil_scoped_release release;
-        rar::nearest_vectors(view, kernels, values, queries.shape(0), filter, target, pool);
+        rar::nearest_vectors(view, kernels, values, queries.shape(0), filter, of_a_class, target, pool);
     }
     return std::move(answer).tuple();
 }
@@ -195,8 +206,9 @@ void bind_memory(py::module_& module) {
             },
             py::arg("entries"));
     module.def("search", &search, py::arg("graphs"), py::arg("queries"), py::arg("count"), py::arg("ef"),
-               py::arg("labels"), py::arg("allowed"), py::arg("threads") = 1);
+               py::arg("labels"), py::arg("allowed"), py::arg("threads") = 1, py::arg("cap") = py::none(),
+               py::arg("most") = py::none());
     module.def("score", &score, py::arg("vectors"), py::arg("queries"), py::arg("ids"), py::arg("threads") = 1);
     module.def("nearest", &nearest, py::arg("vectors"), py::arg("queries"), py::arg("count"), py::arg("labels"),
-               py::arg("allowed"), py::arg("threads") = 1);
+               py::arg("allowed"), py::arg("threads") = 1, py::arg("cap") = py::none());
 }

@@ -16,11 +16,12 @@ public:
     std::int64_t entries() const { return entries_; }
     void prefetch(std::int64_t entry) const { __builtin_prefetch(labels_ + entry); }
 
-    // For entries below entries(). Throws std::invalid_argument for one of a class that `allowed` does not tell of.
-    bool counts(std::int64_t entry) const {
+    // The class of an entry below entries() if it counts, -1 if not. Throws std::invalid_argument for one of a class
+    // that `allowed` does not tell of.
+    std::int32_t label(std::int64_t entry) const {
         const std::int32_t label = __atomic_load_n(labels_ + entry, __ATOMIC_RELAXED);
         if (label >= classes_) refuse(entry, label);
-        return label >= 0 && (allowed_ == nullptr || allowed_[label] != 0);
+        return label >= 0 && (allowed_ == nullptr || allowed_[label] != 0) ? label : -1;
     }
 
     // Those of the entries from `first` up to `last` that count, to `out`, which has room for all; returns how many.

@@ -28,6 +28,7 @@ void scan(const VectorView& vectors, Distances::Dots dots, const float* queries,
     const auto query_count = static_cast<std::int64_t>(best.size());
     std::vector<const std::uint8_t*> rows(kBlock);
     std::vector<std::uint32_t> entries(2 * kBlock);
+    std::vector<std::int32_t> labels(kBlock);
     std::vector<float> products(kQueriesAtATime * kBlock);
     // Entries are gathered until they fill a block, so that where few count many are compared at a time.
     std::size_t gathered = 0;
@@ -38,7 +39,10 @@ void scan(const VectorView& vectors, Distances::Dots dots, const float* queries,
             first = end;
         }
         const std::size_t count = std::min<std::size_t>(gathered, kBlock);
-        for (std::size_t i = 0; i < count; ++i) rows[i] = vectors.row(entries[i]);
+        for (std::size_t i = 0; i < count; ++i) {
+            rows[i] = vectors.row(entries[i]);
+            labels[i] = filter.label(entries[i]);
+        }
         for (std::int64_t query = 0; query < query_count; query += kQueriesAtATime) {
             const std::int64_t some = std::min(kQueriesAtATime, query_count - query);
             dots(queries + query * vectors.dim, some, vectors.dim, rows.data(), static_cast<std::int64_t>(count),
@@ -46,7 +50,7 @@ void scan(const VectorView& vectors, Distances::Dots dots, const float* queries,
             for (std::int64_t q = 0; q < some; ++q) {
                 Nearest& own = best[static_cast<std::size_t>(query + q)];
                 const float* const product = products.data() + q * static_cast<std::int64_t>(count);
-                for (std::size_t i = 0; i < count; ++i) own.add(ranked(-product[i], entries[i]));
+                for (std::size_t i = 0; i < count; ++i) own.add(ranked(-product[i], entries[i]), labels[i]);
             }
         }
         std::copy(entries.begin() + static_cast<std::ptrdiff_t>(count),
@@ -89,7 +93,7 @@ void score_vectors(const VectorView& vectors, const Distances& distances, const 
 }
 
 void nearest_vectors(const VectorView& vectors, const Distances& distances, const float* queries,
-                     std::int64_t query_count, const EntryFilter& filter, const SearchTarget& target,
+                     std::int64_t query_count, const EntryFilter& filter, std::int64_t cap, const SearchTarget& target,
                      ThreadPool& pool) {
     const Distances::Dots dots = dots_of(vectors, distances);
     // As many ranges as threads; which they are makes no difference, as what is best among all is best in its own.
@@ -100,14 +104,16 @@ void nearest_vectors(const VectorView& vectors, const Distances& distances, cons
                                            std::vector<Nearest>(static_cast<std::size_t>(query_count)));
     pool.run(static_cast<std::size_t>(ranges), [&](std::size_t range) {
         const auto at = static_cast<std::int64_t>(range);
-        for (Nearest& own : best[range]) own.reset(limit);
+        for (Nearest& own : best[range]) own.reset(limit, static_cast<std::size_t>(cap));
         scan(vectors, dots, queries, vectors.count * at / ranges, vectors.count * (at + 1) / ranges, filter,
              best[range]);
     });
     for (std::int64_t query = 0; query < query_count; ++query) {
         Nearest& all = best[0][static_cast<std::size_t>(query)];
         for (std::size_t range = 1; range < best.size(); ++range) {
-            for (const Ranked one : best[range][static_cast<std::size_t>(query)].sorted()) all.add(one);
+            for (const Ranked one : best[range][static_cast<std::size_t>(query)].sorted()) {
+                all.add(one, filter.label(number_of(one)));
+            }
         }
         const std::vector<Ranked>& sorted = all.sorted();
         for (std::int64_t i = 0; i < target.count; ++i) {

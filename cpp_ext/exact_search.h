@@ -26,10 +26,12 @@ void score_vectors(const VectorView& vectors, const Distances& distances, const 
                    std::int64_t query_count, const std::int64_t* ids, std::int64_t ids_a_query, float* out,
                    ThreadPool& pool);
 
-// Of each query the entries that count with the greatest dot products, which are written as the target's distances:
+// Of each query the entries that count with the greatest dot products, of a class at most `cap` where that is not 0;
+// the products are written as the target's distances:
 // greatest first, the lower entry among equals, minus infinity where there are fewer. The same with any number of
 // threads. `queries` is [query_count, dim].
 void nearest_vectors(const VectorView& vectors, const Distances& distances, const float* queries,
-                     std::int64_t query_count, const EntryFilter& filter, const SearchTarget& target, ThreadPool& pool);
+                     std::int64_t query_count, const EntryFilter& filter, std::int64_t cap, const SearchTarget& target,
+                     ThreadPool& pool);
 
 }  // namespace rar

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "graph_walk.h"
-
 namespace rar {
 namespace {
 
@@ -31,8 +29,10 @@ void write(const std::vector<Ranked>& found, std::int64_t query, const SearchTar
 }  // namespace
 
 void search_graphs(const std::vector<const Graph*>& graphs, const Distances& distances, const float* queries,
-                   std::int64_t query_count, std::int64_t ef, const EntryFilter& filter, const SearchTarget& target,
-                   ThreadPool& pool) {
+                   std::int64_t query_count, const GraphWalk::Limits& limits, const EntryFilter& filter,
+                   const SearchTarget& target, ThreadPool& pool) {
+    GraphWalk::Limits own = limits;
+    own.ef = std::max(limits.ef, target.count);
     const std::size_t shards = graphs.size();
     // A shard's own best, for the shards of a query may be walked at once.
     std::vector<std::vector<Ranked>> found(shards > 1 ? shards * static_cast<std::size_t>(query_count) : 0);
@@ -44,7 +44,7 @@ void search_graphs(const std::vector<const Graph*>& graphs, const Distances& dis
         const bool signs = graph.scalar() == Scalar::kB1;
         const std::vector<std::uint8_t> bits = signs ? packed_signs(values, graph.dim()) : std::vector<std::uint8_t>();
         const void* const form = signs ? static_cast<const void*>(bits.data()) : values;
-        const std::vector<Ranked>& nearest = walk.run(graph, distances, form, std::max(ef, target.count), filter);
+        const std::vector<Ranked>& nearest = walk.run(graph, distances, form, own, filter);
         if (shards == 1) {
             write(nearest, query, target);
         } else {
@@ -53,13 +53,15 @@ void search_graphs(const std::vector<const Graph*>& graphs, const Distances& dis
         }
     });
     for (std::int64_t query = 0; shards > 1 && query < query_count; ++query) {
-        std::vector<Ranked> all;
+        Nearest all;
+        all.reset(static_cast<std::size_t>(target.count), static_cast<std::size_t>(limits.cap));
         for (std::size_t shard = 0; shard < shards; ++shard) {
-            const std::vector<Ranked>& own = found[static_cast<std::size_t>(query) * shards + shard];
-            all.insert(all.end(), own.begin(), own.end());
+            for (const Ranked one : found[static_cast<std::size_t>(query) * shards + shard]) {
+                const std::int32_t label = filter.label(number_of(one));
+                if (label >= 0) all.add(one, label);  // it may have been removed meanwhile
+            }
         }
-        std::sort(all.begin(), all.end());
-        write(all, query, target);
+        write(all.sorted(), query, target);
     }
 }
 

@@ -34,8 +34,9 @@ std::int64_t entry_of(const Graph& graph, std::uint32_t slot, const EntryFilter&
 }  // namespace
 
 const std::vector<Ranked>& GraphWalk::run(const Graph& graph, const Distances& distances, const void* query,
-                                          std::int64_t ef, const EntryFilter& filter) {
-    found_.reset(static_cast<std::size_t>(std::min(ef, graph.size())));
+                                          const Limits& limits, const EntryFilter& filter) {
+    found_.reset(static_cast<std::size_t>(std::min(limits.ef, graph.size())), static_cast<std::size_t>(limits.cap));
+    std::int64_t left = limits.most;
     if (graph.size() == 0) return found_.sorted();
     prepare(graph);
     const Distances::Compare compare = distances.compare[static_cast<int>(graph.scalar())];
@@ -55,15 +56,16 @@ const std::vector<Ranked>& GraphWalk::run(const Graph& graph, const Distances& d
         rank(graph, compare, query, visited_.slots(before), fresh);
         if (fresh != 0) graph.prefetch_node(number_of(*std::min_element(ranked_.data(), ranked_.data() + fresh)));
         for (int i = 0; i < passing; ++i) {
-            if (filter.counts(entries[i])) {
-                found_.add(ranked(distance_of(passed[i]), static_cast<std::uint32_t>(entries[i])));
-            }
+            const std::int32_t label = filter.label(entries[i]);
+            if (label < 0) continue;
+            found_.add(ranked(distance_of(passed[i]), static_cast<std::uint32_t>(entries[i])), label);
+            --left;
         }
         for (std::size_t i = 0; i < fresh; ++i) {
             next_.push_back(ranked_[i]);
             std::push_heap(next_.begin(), next_.end(), std::greater<>());
         }
-        for (passing = 0; passing < kAtOnce && !next_.empty(); ++passing) {
+        for (passing = 0; passing < kAtOnce && left > 0 && !next_.empty(); ++passing) {
             const Ranked nearest = next_.front();
             if (found_.full() && rank_of(nearest) >= rank_of(found_.farthest())) break;
             graph.prefetch_node(number_of(nearest));

@@ -36,19 +36,26 @@ inline float distance_of(Ranked one) {
     return distance;
 }
 
-// The least of what is added, up to a limit.
+// The least of what is added, up to a limit; and, where there is a cap, up to so many of each class.
 class Nearest {
 public:
-    // A limit of 0 is for those who add nothing.
-    void reset(std::size_t limit) {
+    // A limit of 0 is for those who add nothing, a cap of 0 is none.
+    void reset(std::size_t limit, std::size_t cap = 0) {
         kept_.clear();
+        labels_.clear();
         limit_ = limit;
+        cap_ = cap;
     }
 
     bool full() const { return kept_.size() == limit_; }
-    Ranked farthest() const { return kept_.front(); }  // of those kept, which must be some
+    // Of those kept, which must be some. Once full it never grows.
+    Ranked farthest() const { return cap_ != 0 ? kept_.back() : kept_.front(); }
 
-    void add(Ranked one) {
+    void add(Ranked one, std::int32_t label) {
+        if (cap_ != 0) {
+            add_capped(one, label);
+            return;
+        }
         if (full()) {
             if (one >= kept_.front()) return;
             std::pop_heap(kept_.begin(), kept_.end());
@@ -61,13 +68,39 @@ public:
 
     // Ascending. Nothing is to be added after.
     const std::vector<Ranked>& sorted() {
-        std::sort_heap(kept_.begin(), kept_.end());
+        if (cap_ == 0) std::sort_heap(kept_.begin(), kept_.end());
         return kept_;
     }
 
 private:
-    std::vector<Ranked> kept_;  // a heap, the farthest first
+    // What a walk adds comes nearly in order, so that few places from the end are looked at.
+    void add_capped(Ranked one, std::int32_t label) {
+        if (full() && one >= kept_.back()) return;
+        const bool crowded =
+            static_cast<std::size_t>(std::count(labels_.begin(), labels_.end(), label)) >= cap_;
+        std::size_t gone = kept_.size();  // the place of what makes room: of a crowded class its own farthest
+        std::size_t at = kept_.size();
+        for (; at > 0 && kept_[at - 1] > one; --at) {
+            if (crowded && gone == kept_.size() && labels_[at - 1] == label) gone = at - 1;
+        }
+        if (crowded && gone == kept_.size()) return;
+        if (!crowded && full()) --gone;
+        if (gone == kept_.size()) {
+            kept_.push_back(one);
+            labels_.push_back(label);
+        }
+        std::copy_backward(kept_.begin() + step(at), kept_.begin() + step(gone), kept_.begin() + step(gone + 1));
+        std::copy_backward(labels_.begin() + step(at), labels_.begin() + step(gone), labels_.begin() + step(gone + 1));
+        kept_[at] = one;
+        labels_[at] = label;
+    }
+
+    static std::ptrdiff_t step(std::size_t at) { return static_cast<std::ptrdiff_t>(at); }
+
+    std::vector<Ranked> kept_;          // a heap, the farthest first; ascending where there is a cap
+    std::vector<std::int32_t> labels_;  // of those kept where there is a cap
     std::size_t limit_ = 0;
+    std::size_t cap_ = 0;
 };
 
 }  // namespace rar

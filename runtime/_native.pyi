@@ -78,11 +78,14 @@ def search(
     labels: npt.NDArray[np.int32],
     allowed: npt.NDArray[np.uint8] | None,
     threads: int = 1,
+    cap: int | None = None,
+    most: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The nearest entries of each query that HNSW finds in all the graphs together.
 
     An entry counts if its label is not below 0 and, where `allowed` is given, `allowed[label]` is not 0. What does
-    not count is walked through. The fewer count, the farther each walk goes: until `ef` that count are passed.
+    not count is walked through. The fewer count, the farther each walk goes: until `ef` that count are passed; with
+    a cap, until `ef` are passed of which no class has more, while those beyond it are walked through too.
 
     Args:
         graphs: Shards, alike in dimension and dtype; keys are entry numbers.
@@ -92,6 +95,8 @@ def search(
         labels: int32 [n], the class of each entry, -1 for none.
         allowed: uint8 [classes].
         threads: That share the queries and shards; the answer does not depend on them.
+        cap: Entries of a class that are kept at most, and returned.
+        most: Entries that count and are passed at most, in each graph.
 
     Returns:
         Entries int64 [N, count], nearest first, and squared distances (for bits Hamming) float32 [N, count];
@@ -129,6 +134,7 @@ def nearest(
     labels: npt.NDArray[np.int32],
     allowed: npt.NDArray[np.uint8] | None,
     threads: int = 1,
+    cap: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The entries of greatest dot product with each query, exactly: all that count are compared.
 
@@ -139,6 +145,7 @@ def nearest(
         labels: int32 [n], as for `search`.
         allowed: uint8 [classes], as for `search`.
         threads: That share the vectors; the answer does not depend on them.
+        cap: Entries of a class at most.
 
     Returns:
         Entries int64 [N, count], best first and the lower among equals, and dot products float32 [N, count];

@@ -152,9 +152,9 @@ class Memory:
     ) -> list[list[Candidate]]:
         """The k classes most similar to each query.
 
-        The nearest `rescore` entries of each index are scored at full dimension and collapsed to classes; more are
-        fetched until k classes are found, at last all. A class's similarity in a modality is the mean of its best
-        `pool` cosines there (stored with the memory, 1 by default).
+        The nearest `rescore` entries of each index, of a class only a few, are scored at full dimension and
+        collapsed to classes; where they hold fewer than k, all entries are compared. A class's similarity in a modality
+        is the mean of its best `pool` cosines there (stored with the memory, 1 by default).
 
         In a centred memory the cosine of query q and entry v is that of q - p and v - m: p is the mean of the pictures,
         m that of the entry's modality, both of when the memory was built. The index is asked for what is nearest to

@@ -28,6 +28,10 @@ INDEX_DTYPES: tuple[IndexDtype, ...] = get_args(IndexDtype)
 # A walk through n entries of which only c count passes about ef * n / c of them, comparing all c costs c: the second is
 # less where c * c is below n times this.
 _NARROW = 128
+# A walk by classes, which goes on until it has found enough of them, passes no more than this share of what counts:
+_SHARE = 1 / 16
+# or so many times its width, where that is more.
+_WIDTHS = 4
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ class Part:
         allowed: npt.NDArray[np.uint8] | None = None,
         reach: int | None = None,
         exact: bool | None = None,
+        cap: int | None = None,
         threads: int = 1,
     ) -> tuple[Ids, Floats]:
         """The entries nearest to each query, scored at full dimension.
@@ -212,6 +217,8 @@ class Part:
             reach: How many entries count, if that is known.
             exact: Compares with every entry that counts instead of walking the graph; None does it where it is
                 faster, or where the walk would have to reach all.
+            cap: How many of a class the index gives, and the entries that were added; None for any number. What is
+                nearer but beyond its class's cap is passed over, up to a sixteenth of what counts.
             threads: That share the work.
 
         Returns:
@@ -229,12 +236,14 @@ class Part:
                 exact = self.settings.search == "exact" or count >= reach or reach**2 <= _NARROW * len(self.built)
             if exact:
                 most = min(count, len(self.built))
-                found.append(_native.nearest(self.vectors, queries, most, self.labels, allowed, threads))
+                found.append(_native.nearest(self.vectors, queries, most, self.labels, allowed, threads, cap))
             else:
-                found.append(self._walk(queries, count, ef or self.settings.ef, allowed, threads))
+                width = max(count, ef or self.settings.ef)
+                passed = None if cap is None else max(_WIDTHS * width, int(_SHARE * reach))
+                found.append(self._walk(queries, count, width, allowed, threads, cap, passed))
         if self.added.count:
             most = min(count, self.added.count)
-            ids, cosines = _native.nearest(self.added.vectors, queries, most, self.added.labels, allowed, threads)
+            ids, cosines = _native.nearest(self.added.vectors, queries, most, self.added.labels, allowed, threads, cap)
             found.append((np.where(ids < 0, ids, ids + len(self.built)), cosines))
         if not found:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
@@ -249,11 +258,18 @@ class Part:
         return ids[rows, order], cosines[rows, order]
 
     def _walk(
-        self, queries: Floats, count: int, ef: int, allowed: npt.NDArray[np.uint8] | None, threads: int
+        self,
+        queries: Floats,
+        count: int,
+        ef: int,
+        allowed: npt.NDArray[np.uint8] | None,
+        threads: int,
+        cap: int | None,
+        most: int | None,
     ) -> tuple[Ids, Floats]:
         reduced = self.reduction.queries(queries)
         try:
-            ids, _ = _native.search(self.graphs, reduced, count, ef, self.labels, allowed, threads)
+            ids, _ = _native.search(self.graphs, reduced, count, ef, self.labels, allowed, threads, cap, most)
         except ValueError as error:
             raise BundleError(f"the memory's index is damaged ({error}); copy the bundle again") from error
         with stage("rescore"):

@@ -16,10 +16,8 @@ from .view import Weighing
 
 # Entries that are looked at together, over the queries.
 _CELLS = 1 << 22
-# Where too few classes were found, so many times as many entries are asked for;
-_MORE = 4
-# and all of them, compared one by one, where that would be more than this share.
-_SHARE = 1 / 16
+# Entries of a class beside those that count for it: which of them those are is known when they are scored exactly.
+_ROOM = 3
 # An entry this near to the mean is no longer any direction; float16 would decide it.
 _SHORT = 0.05
 
@@ -48,21 +46,19 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
     if weighing.centred:
         queries = _unit(queries - state.parts["pictures"].reduction.mean)
     reach, exact = request.scope.reach, request.exact
-    counts = {name: max(request.k, request.rescore or state.parts[name].settings.rescore) for name in state.weights}
-    if exact and (len(counts) > 1 or weighing.pool > 1 or weighing.centred):
+    asked = {name: _asked(state.parts[name], weighing.pool, request) for name in state.weights}
+    if exact and (len(asked) > 1 or weighing.pool > 1 or weighing.centred):
         # A sum or mean is exact only where all of its terms are known; centring changes the order.
-        counts = dict(reach)
+        asked = {name: _Asked(count, None, None) for name, count in reach.items()}
     results: list[list[Candidate]] = [[] for _ in queries]
     pending = np.arange(len(queries))
-    while len(pending):
-        # Walked through to the end, a graph need not give all there is.
-        last = exact is not False and all(counts[name] >= reach[name] for name in counts)
-        step = max(1, _CELLS // max(1, *counts.values()))
+    step = max(1, _CELLS // max(1, *(one.count for one in asked.values())))
+    for last in (False, True):
         unfinished = []
         for start in range(0, len(pending), step):
             rows = pending[start : start + step]
             some = queries if len(rows) == len(queries) else queries[rows]
-            found = _nearest(state, some, counts, request, exact, centred=weighing.centred)
+            found = _nearest(state, some, asked, request, exact, centred=weighing.centred)
             for place, row in enumerate(rows.tolist()):
                 own = {name: one.of(place) for name, one in found.items()}
                 best = best_classes(own, request.k, weighing.pool)
@@ -70,11 +66,42 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
                     unfinished.append(row)
                 else:
                     results[row] = [_candidate(state, one) for one in best]
-        pending = np.array(unfinished, np.int64)
-        counts, exact = {name: _MORE * count for name, count in counts.items()}, None
-        if any(counts[name] > _SHARE * reach[name] for name in counts):
-            counts, exact = dict(reach), True
+        if not unfinished:
+            break
+        # A walk that ended before it met k classes; compared with all entries, of each class the best come out.
+        pending, exact = np.array(unfinished, np.int64), True
     return results
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one modality's index is asked for.
+
+    Attributes:
+        count: Entries; k classes are among them if there are as many.
+        ef: Width of the walk; the stored one if None.
+        cap: Entries of a class; None for any number.
+    """
+
+    count: int
+    ef: int | None
+    cap: int | None
+
+
+def _asked(part: Part, pool: int, request: Request) -> _Asked:
+    """Entries that hold k classes: so few of each class that a large one does not keep the others out.
+
+    The walk is as wide as it would be for entries, and has room for the k classes besides. Where there are few classes
+    more is taken of each, so that not all of them must be met before the walk ends.
+    """
+    k = request.k
+    rescore = request.rescore or part.settings.rescore
+    if k == 1:
+        return _Asked(max(rescore, pool), request.ef, None)
+    width = max(rescore, request.ef or part.settings.ef)
+    met = max(k, request.scope.classes // 2)
+    cap = max(pool + _ROOM, -(-rescore // k), -(-width // met))
+    return _Asked(max(rescore, k * cap), min(width + k * cap, met * cap), cap)
 
 
 @dataclass(frozen=True)
@@ -100,22 +127,23 @@ class _Batch:
 def _nearest(
     state: State,
     queries: Floats,
-    counts: Mapping[Modality, int],
+    asked: Mapping[Modality, _Asked],
     request: Request,
     exact: bool | None,
     *,
     centred: bool,
 ) -> dict[Modality, _Batch]:
     found = {}
-    for name, count in counts.items():
+    for name, one in asked.items():
         part = state.parts[name]
         entries, cosines = part.nearest(
             queries,
-            max(1, count),
-            ef=request.ef,
+            max(1, one.count),
+            ef=one.ef,
             allowed=request.scope.allowed,
             reach=request.scope.reach[name],
             exact=exact,
+            cap=one.cap,
             threads=request.threads,
         )
         if centred:

@@ -128,11 +128,29 @@ void nearest_keeps_the_least() {
         std::vector<rar::Ranked> all;
         for (int i = 0; i < 300; ++i) {
             all.push_back(chance() % 100);
-            nearest.add(all.back());
+            nearest.add(all.back(), 0);
         }
         std::sort(all.begin(), all.end());
         all.resize(std::min(limit, all.size()));
         CHECK(nearest.sorted() == all);
+    }
+    for (const std::size_t limit : {std::size_t{1}, std::size_t{10}, std::size_t{500}}) {
+        for (const std::size_t cap : {std::size_t{1}, std::size_t{3}, std::size_t{1000}}) {
+            rar::Nearest nearest;
+            nearest.reset(limit, cap);
+            std::vector<rar::Ranked> all;
+            for (int i = 0; i < 300; ++i) {
+                all.push_back(chance() % 100 * 8 + chance() % 8);  // the class in the lowest digit
+                nearest.add(all.back(), static_cast<std::int32_t>(all.back() % 8));
+            }
+            std::sort(all.begin(), all.end());
+            std::vector<rar::Ranked> expected;
+            std::size_t taken[8] = {};
+            for (const rar::Ranked one : all) {
+                if (expected.size() < limit && taken[one % 8]++ < cap) expected.push_back(one);
+            }
+            CHECK(nearest.sorted() == expected);
+        }
     }
 }
 
@@ -173,7 +191,7 @@ std::vector<std::int64_t> search(const std::vector<std::uint8_t>& bytes, float q
     std::vector<std::int64_t> entries(static_cast<std::size_t>(count));
     std::vector<float> distances(entries.size());
     const rar::EntryFilter filter(labels.data(), static_cast<std::int64_t>(labels.size()), nullptr, 0);
-    rar::search_graphs({&graph}, *rar::scalar_distances(), &query, 1, 1, filter,
+    rar::search_graphs({&graph}, *rar::scalar_distances(), &query, 1, {1, 0, 1 << 20}, filter,
                        {entries.data(), distances.data(), count}, rar::shared_pool(1));
     return entries;
 }
@@ -235,7 +253,7 @@ void exact_search_stays_inside_the_vectors() {
             const rar::EntryFilter filter(labels.data(), count, nullptr, 0);
             std::vector<std::int64_t> entries(9 * 4);
             std::vector<float> products(entries.size());
-            rar::nearest_vectors(view, *rar::distances_of(level), queries.data(), 9, filter,
+            rar::nearest_vectors(view, *rar::distances_of(level), queries.data(), 9, filter, 0,
                                  {entries.data(), products.data(), 4}, rar::shared_pool(3));
             for (std::size_t i = 0; i < entries.size(); ++i) {  // all alike: the lowest entries
                 CHECK(entries[i] == static_cast<std::int64_t>(i % 4) && products[i] == 0);

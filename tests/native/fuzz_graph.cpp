@@ -99,7 +99,7 @@ void read(const std::uint8_t* data, std::size_t size, Source& source) {
     const std::uint8_t allowed[3] = {1, static_cast<std::uint8_t>(source.below(2)), 0};
     const rar::EntryFilter filter(labels.data(), graph.size(), source.below(2) == 0 ? allowed : nullptr, 3);
     const std::vector<const rar::Graph*> shards(1 + source.below(2), &graph);
-    const std::int64_t ef = 1 + source.below(30);
+    const rar::GraphWalk::Limits limits{1 + source.below(30), source.below(4), 1 + source.below(200)};
     for (const std::string& level : rar::simd_levels()) {
         std::vector<std::int64_t> entries[2];
         std::vector<float> distances[2];
@@ -107,13 +107,13 @@ void read(const std::uint8_t* data, std::size_t size, Source& source) {
             std::vector<std::int64_t>& own = entries[threads - 1];
             own.resize(static_cast<std::size_t>(query_count * count));
             distances[threads - 1].resize(own.size());
-            rar::search_graphs(shards, *rar::distances_of(level), queries.data(), query_count, ef, filter,
+            rar::search_graphs(shards, *rar::distances_of(level), queries.data(), query_count, limits, filter,
                                {own.data(), distances[threads - 1].data(), count}, rar::shared_pool(threads));
         }
         CHECK(entries[0] == entries[1] && distances[0] == distances[1]);
         for (std::size_t i = 0; i < entries[0].size(); ++i) {
             CHECK(entries[0][i] >= -1 && entries[0][i] < graph.size());
-            CHECK(entries[0][i] == -1 || filter.counts(entries[0][i]));
+            CHECK(entries[0][i] == -1 || filter.label(entries[0][i]) >= 0);
             CHECK(!std::isnan(distances[0][i]));
             CHECK(i % static_cast<std::size_t>(count) == 0 || distances[0][i - 1] <= distances[0][i]);
         }

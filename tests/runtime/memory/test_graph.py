@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -200,6 +201,83 @@ def test_a_filter_keeps_the_recall(built: Built) -> None:
     assert recall(entries, truth) > 0.95
 
 
+def capped(
+    distances: npt.NDArray[np.float64], labels: npt.NDArray[np.int32], cap: int, count: int
+) -> npt.NDArray[np.float64]:
+    """Of each query the `count` least distances, of a class at most `cap`; infinity fills, and does not count."""
+    best = np.full((len(distances), count), np.inf)
+    for row, own in zip(best, distances, strict=True):
+        taken: Counter[int] = Counter()
+        kept = 0
+        for entry in np.argsort(own, kind="stable").tolist():
+            if kept < count and np.isfinite(own[entry]) and taken[int(labels[entry])] < cap:
+                taken[int(labels[entry])] += 1
+                row[kept] = own[entry]
+                kept += 1
+    return best
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_no_class_has_more_than_its_cap(data: st.DataObject) -> None:
+    """At an ef of all there are the walk equals exact search; at less what it keeps is still sorted and counts."""
+    one = filtered_index()
+    chance = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    classes = data.draw(st.integers(1, 30))
+    near = np.argsort(one.distances(one.rows[:1])[0])
+    labels = np.empty(400, np.int32)  # neighbours are of one class, in classes of unlike sizes
+    labels[near] = np.sort(chance.integers(-1, classes, 400) * chance.integers(0, 2, 400))
+    allowed = data.draw(st.none() | st.lists(st.integers(0, 1), min_size=classes, max_size=classes))
+    counts = (labels >= 0) & (True if allowed is None else np.array(allowed, bool)[labels])
+    mask = None if allowed is None else np.array(allowed, np.uint8)
+    queries = clustered(4, 16, seed=data.draw(st.integers(0, 99)))
+    count, cap = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12))
+    graphs = [Graph(one.file)]
+    truth = capped(np.where(counts, one.distances(queries), np.inf), labels, cap, count)
+    _, distances = search(graphs, queries, count, 400, labels, mask, 1, cap)
+    np.testing.assert_allclose(distances, truth, rtol=1e-5)
+    entries, distances = search(graphs, queries, count, data.draw(st.integers(1, 60)), labels, mask, 1, cap)
+    assert counts[entries[entries >= 0]].all()
+    assert ((entries >= 0) == np.isfinite(truth)).all()  # the walk goes on until it has them
+    assert (distances[:, 1:] >= distances[:, :-1]).all()
+    for row in entries:
+        assert max(Counter(labels[row[row >= 0]].tolist()).values(), default=0) <= cap
+
+
+def test_a_cap_holds_over_all_shards_and_threads(built: Built) -> None:
+    vectors = clustered(900, 85)
+    dtype = built.index.dtype.name.lower()
+    parts = [build(vectors[first : first + 300], dtype, first) for first in (0, 300, 600)]
+    queries = clustered(30, 85, seed=3)
+    labels = np.arange(900, dtype=np.int32) % 7
+    graphs = [Graph(part.file) for part in parts]
+    truth = np.concatenate([part.distances(queries) for part in parts], axis=1)
+    entries, distances = search(graphs, queries, 12, 300, labels, None, 1, 2)
+    np.testing.assert_allclose(distances, capped(truth, labels, 2, 12), rtol=1e-5)
+    for one, other in zip(search(graphs, queries, 12, 300, labels, None, 3, 2), (entries, distances), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_walk_gets_out_of_a_class_that_is_larger_than_it_is_wide(built: Built) -> None:
+    queries = built.rows[:50]
+    truth = built.distances(queries)
+    labels = np.where(np.arange(3000) < 50, 0, 1 + np.arange(3000) % 400).astype(np.int32)
+    labels[np.argsort(truth, axis=1)[:, :150].ravel()] = 0
+    entries, distances = search([Graph(built.file)], queries, 20, 20, labels, None, 1, 4)
+    assert ((labels[entries] == 0).sum(1) == 4).all()
+    assert np.mean(distances <= capped(truth, labels, 4, 20)[:, -1:] * (1 + 1e-5)) > 0.9
+
+
+@pytest.mark.parametrize("most", [1, 7, 60])
+def test_a_walk_ends_when_it_has_passed_as_many_as_it_may(most: int) -> None:
+    one = filtered_index()
+    entries, _ = search([Graph(one.file)], one.rows[:20], 400, 400, one.labels, None, 1, 400, most)
+    found = (entries >= 0).sum(1)
+    assert ((found >= most) & (found <= most + 1)).all()  # two are passed at once
+    some, _ = search([Graph(one.file)], one.rows[:20], 400, 400, one.labels, None, 1, 3, most)
+    assert ((some >= 0).sum(1) <= 3).all()
+
+
 def test_labels_changed_in_place_count_at_once() -> None:
     one = filtered_index()
     labels, graph = one.labels, Graph(one.file)
@@ -277,6 +355,8 @@ LABELS = np.zeros(400, np.int32)
         ({"labels": LABELS[:1]}, "has key .* but there are 1 entries"),
         ({"labels": LABELS + 2, "allowed": np.ones(2, np.uint8)}, "is of class 2, which `allowed` does not tell of"),
         ({"allowed": np.ones(2, bool)}, "allowed is not uint8"),
+        ({"cap": 0}, "cap is below 1"),
+        ({"cap": 3, "most": 0}, "most is below 1"),
         ({"threads": 0}, "threads is not 1 to"),
         ({"threads": 5000}, "threads is not 1 to"),
         ({"graphs": []}, "no graph"),

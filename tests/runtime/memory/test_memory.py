@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,36 @@ class TestSearch:
             found = Memory.open(root).search(near[:1], 5, rescore=rescore)[0]
             assert found[0].label == "class 0"
             assert sorted(c.label for c in found) == [f"class {i}" for i in range(5)]
+
+    @pytest.mark.parametrize("added", [0, 300])
+    @pytest.mark.parametrize("removed", [False, True])
+    @pytest.mark.parametrize("tags", [None, ["even"]])
+    def test_large_classes_do_not_hide_the_next_ones(
+        self, tmp_path: Path, added: int, removed: bool, tags: list[str] | None
+    ) -> None:
+        """Whether they were built, came later or lost the class between; at a walk that sees much the classes are those
+        of exact search."""
+        count = 40
+        entries = clusters([120] * count, spread=0.3)
+        names = [f"class {i}" for i in range(count)]
+        root = build(tmp_path / "bundle", entries, dim=16, tags={"even": names[::2]})
+        queries = clusters([1] * count, seed=9, spread=0.3)[0]
+        with closing(Memory.open(root)) as memory:
+            if added:
+                vectors, labels = clusters([0, 0, added], seed=11, spread=0.3)
+                memory.add(vectors, [names[label] for label in labels])
+            if removed:
+                memory.remove("class 4")
+            exact = memory.search(queries, 5, exact=True, tags=tags)
+            found = memory.search(queries, 5, exact=False, ef=300, tags=tags)
+            default = memory.search(queries, 5, exact=False, tags=tags)
+        pairs = list(zip(found, exact, strict=True))
+        assert np.mean([[c.label for c in a] == [c.label for c in b] for a, b in pairs]) > 0.8
+        for row in (*found, *default):
+            assert len({c.label for c in row}) == len(row) == 5
+            assert [c.similarity for c in row] == sorted((c.similarity for c in row), reverse=True)
+            assert tags is None or all(c.label in names[::2] for c in row)
+            assert not removed or all(c.label != "class 4" for c in row)
 
     def test_where_copies_of_one_picture_fill_every_class(self, tmp_path: Path) -> None:
         one = clusters([1])[0]

@@ -106,6 +106,26 @@ def test_only_what_counts_is_compared(data: st.DataObject) -> None:
     assert counts[entries[entries >= 0]].all()
 
 
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_of_a_class_no_more_than_its_cap_are_returned(data: st.DataObject) -> None:
+    size = data.draw(st.sampled_from([1, 300, 3000]))
+    vectors, queries = normal(size, 6, 7), normal(3, 6, data.draw(st.integers(0, 99)))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-1, 9, size).astype(np.int32)
+    labels = np.where(queries[0] @ vectors.T > 2, 3, labels)  # one class fills the best of the first query
+    cap, count = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 40))
+    entries, products = nearest(vectors, queries, count, labels, None, data.draw(st.integers(1, 3)), cap)
+    for row, own, query in zip(entries, products, queries, strict=True):
+        kept: dict[int, list[float]] = {}
+        for product, label in sorted(zip((vectors @ query).tolist(), labels.tolist(), strict=True), reverse=True):
+            if label >= 0:
+                kept.setdefault(label, []).append(product)
+        best = sorted((product for of_class in kept.values() for product in of_class[:cap]), reverse=True)[:count]
+        np.testing.assert_allclose(own[: len(best)], best, rtol=1e-4, atol=1e-5)
+        assert (row[: len(best)] >= 0).all()
+        assert (row[len(best) :] == -1).all()
+
+
 def test_vectors_of_nan_are_last() -> None:
     vectors, query = normal(9, 20, 8).astype(np.float16), normal(1, 20, 9)
     vectors[4] = np.nan
@@ -185,6 +205,8 @@ def test_labels_that_do_not_fit_are_refused(labels: npt.NDArray[Any], allowed: A
 def test_a_count_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="count is below 1"):
         nearest(VECTORS, QUERIES, 0, np.zeros(6, np.int32), None)
+    with pytest.raises(ValueError, match="cap is below 1"):
+        nearest(VECTORS, QUERIES, 3, np.zeros(6, np.int32), None, cap=0)
 
 
 def test_vectors_at_odd_addresses_are_read(level: str) -> None:
