@@ -32,7 +32,7 @@ from .rank import RANKS, Query, Rank, Ranker
 from .regions import Blur, Boxes, Growth
 from .result import Result, by_frame, in_frame
 from .session import Options
-from .stages import note
+from .stages import note, stage
 from .tuning import Tuning
 from .wca import Wca, WcaOptions
 
@@ -368,6 +368,7 @@ class Recognizer:
             for pixels in batch.pixels:
                 yield pixels if isinstance(pixels, ImageError) else next(found)
 
+    @stage("plan")
     def _plan(self, k: int, within: Within, rank: Rank, gate: Gate, deadline_ms: float | None) -> Plan:
         self.memory.check_k(k, within.labels, within.tags)
         if gate not in GATES:
@@ -395,8 +396,8 @@ class Recognizer:
         with ThreadPoolExecutor(1, thread_name_prefix="rar-prepare") as prepare:
             ahead: Future[Batch | None] = prepare.submit(following)
             while (batch := ahead.result()) is not None:
-                waited = perf_counter() - start
                 ahead = prepare.submit(following)
+                waited = perf_counter() - start
                 note({**batch.timings, "hand-over": max(0.0, waited - sum(batch.timings.values()))})
                 batch.start = start
                 yield batch

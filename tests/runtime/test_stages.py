@@ -65,6 +65,6 @@ def test_recognition_has_all_of_its_stages(pictures_bundle: Path, class_pictures
     recognizer = Recognizer.open(pictures_bundle, "cpu")
     with recorded() as seconds:
         recognizer.recognize(class_pictures[:2], k=3, rank="wca")
-    expected = {"decode", "preprocess", "hand-over", "embed", "search", "gate", "rank", "fuse"}
+    expected = {"plan", "decode", "preprocess", "hand-over", "embed", "search", "gate", "rank", "fuse"}
     assert set(seconds) - {"rescore"} == expected  # so few entries may be searched one by one
     assert all(value >= 0 for value in seconds.values())

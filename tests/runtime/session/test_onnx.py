@@ -104,7 +104,7 @@ def test_a_place_of_another_shape_is_refused(graph: Path) -> None:
     ("limit", "said"),
     [
         (10**9, "close True"),
-        (5_000_000, "visual.onnx: no memory for a batch of 32 .* running it in halves close True"),
+        (2_700_000, "visual.onnx: no memory for a batch of 32 .* running it in halves close True"),
         (1_000_000, "OutOfMemoryError: visual.onnx: the device.s memory holds neither a batch of 32 nor one of 16"),
     ],
 )
