@@ -18,7 +18,6 @@ _COMMANDS = {
         "latency.command",
         "MLPerf's scenarios stage by stage, beside PyTorch and the paper's own loop in the same run",
     ),
-    "retrieve": ("retrieve", "pictures a second of retrieval against the plain PyTorch stack"),
     "rank": ("rank.command", "milliseconds a picture of ranking against transformers.generate"),
     "accuracy": (
         "accuracy.command",

@@ -14,7 +14,8 @@ The result file:
                 `count` is samples or blocks. `stages` of the single stream: milliseconds a picture, each without those
                 inside it; `stages_share`: their sum over the whole. `percentiles_ms`: the curve. `by_batch`: pictures a
                 second, tried once; `batch` is the fastest. `tried`: the server's rates.
-    ratios      how many times better than the best of the baselines, paired by block, and the target
+    ratios      how many times better than the best of the baselines, paired by block; `reached` is null where its
+                quartiles lie on both sides of the target
     missing     what an interrupted run did not reach
 """
 

@@ -1,4 +1,4 @@
-"""A bundle of ViT-B/32 with random weights, made in the run: its speed is that of the real one."""
+"""A bundle of ViT-B/32 and a LLaVA of that tower and SmolLM2-135M, with random weights: its speed is the real one's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from rar.export.labelled import few_shot, read_images
 from ..made import made
 
 NAME = "vit-b-32-random"
-SOURCE = "open_clip ViT-B-32, random weights (seed 0)"
+SOURCE = "open_clip ViT-B-32 and a LLaVA of ViT-B/32 and SmolLM2-135M, random weights (seed 0)"
+_MODEL = "ViT-B-32"
 _SHOTS = 8  # pictures a class in its memory
-_BUNDLE, _CHECKPOINT = "bundle", "random.pt"
+_BUNDLE, _CHECKPOINT, _LLAVA = "bundle", "random.pt", "llava-random"
+_PICTURE = "<image>"
+_ENDS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ content['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def build(memory: str, work: Path) -> tuple[str, tuple[str, ...]]:
@@ -23,23 +31,65 @@ def build(memory: str, work: Path) -> tuple[str, tuple[str, ...]]:
         work: Where it goes.
 
     Returns:
-        The bundle, and what it was exported from; see `pytorch.Terms`.
+        The bundle, and what its encoder was exported from; see `pytorch.Terms`.
     """
-    from ..retrieve import RANDOM_MODEL
+    folder, llava = work / NAME, work / _LLAVA
+    made(llava, {}, _write_llava)
+    made(folder, {"memory": memory, "shots": _SHOTS}, partial(_make, memory, llava))
+    return str(folder / _BUNDLE), ("open_clip", _MODEL, str(folder / _CHECKPOINT))
 
-    made(work / NAME, {"memory": memory, "shots": _SHOTS}, partial(_make, memory))
-    return str(work / NAME / _BUNDLE), ("open_clip", RANDOM_MODEL, str(work / NAME / _CHECKPOINT))
 
-
-def _make(memory: str, folder: Path) -> None:
+def _make(memory: str, llava: Path, folder: Path) -> None:
     from rar.export.clip import export_clip
     from rar.export.memory import MemorySource, build_memory
+    from rar.export.mllm import source
+    from rar.export.mllm.export import export_mllm
     from rar.export.openclip import load
     from rar.runtime.bundle import Bundle
 
-    from ..retrieve import RANDOM_MODEL, write_random
+    export_clip(load(_MODEL, str(_write_clip(folder))), folder / _BUNDLE, "int8")
+    # The peers load the same folder, which the bundle names.
+    export_mllm(source.load(str(llava)), folder / _BUNDLE, "int8")
+    images = few_shot(read_images(memory), _SHOTS, 0)
+    build_memory(Bundle.open(folder / _BUNDLE), MemorySource(images=images), rank="mllm", provider="cpu")
 
-    checkpoint = write_random(folder)
-    export_clip(load(RANDOM_MODEL, str(checkpoint)), folder / _BUNDLE, "int8")
-    source = MemorySource(images=few_shot(read_images(memory), _SHOTS, 0))
-    build_memory(Bundle.open(folder / _BUNDLE), source, provider="cpu")
+
+def _write_clip(folder: Path) -> Path:
+    """A checkpoint that open_clip reads."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(0)
+    checkpoint = folder / _CHECKPOINT
+    torch.save(open_clip.create_model(_MODEL).state_dict(), checkpoint)
+    return checkpoint
+
+
+def _write_llava(folder: Path) -> None:
+    """A folder in LLaVA-1.5's layout: ViT-B/32 at 224, a projector, and a language model as SmolLM2-135M is built."""
+    import torch
+    import transformers
+
+    from rar.export.starter_mllm import load_mllm
+
+    starter = load_mllm()
+    language: transformers.PreTrainedModel = starter.reference  # type: ignore[assignment]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=starter.tokenizer, chat_template=_CHAT, **_ENDS)
+    tokenizer.add_special_tokens({"additional_special_tokens": [_PICTURE]})
+    vision = transformers.CLIPVisionConfig()  # transformers' default is ViT-B/32
+    size = vision.image_size
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    transformers.LlavaProcessor(
+        images, tokenizer, patch_size=vision.patch_size, vision_feature_select_strategy="default", chat_template=_CHAT,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    text = transformers.LlamaConfig(**{**language.config.to_dict(), "vocab_size": len(tokenizer)})
+    torch.manual_seed(0)
+    llava = transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(
+            vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE)
+        )
+    )
+    llava.generation_config = transformers.GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    llava.save_pretrained(folder)

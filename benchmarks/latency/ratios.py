@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import record
 from .rows import block_values
 from .turns import Samples
@@ -26,49 +28,54 @@ TARGETS: Mapping[Way, Mapping[tuple[str, str], float]] = {
 }
 
 
-def ratios(
-    measured: Sequence[tuple[Contender, Samples]], rows: Sequence[Mapping[str, Any]], baselines: Mapping[Way, set[str]]
-) -> list[dict[str, Any]]:
+def ratios(measured: Sequence[tuple[Contender, Samples]], baselines: Mapping[Way, set[str]]) -> list[dict[str, Any]]:
     """The ratios of this runtime to the best of its baselines, figure by figure and block by block.
+
+    Both of a pair stood side by side on the machine, so that a ratio may be steady where neither of its figures is: it
+    is judged by its own quartiles.
 
     Args:
         measured: All contenders.
-        rows: Their rows; a figure that is missing there has no ratio.
         baselines: By way, the stacks of which the best counts.
 
     Returns:
-        `path`, `figure`, `against`, `ratio` (above 1 is better), `target` and `reached`.
+        `path`, `figure`, `against`, `ratio` (above 1 is better), `target` and `reached`: true or false where both
+        quartiles are on one side of the target, else None.
     """
-    known = {(row["stack"], row["path"], row["scenario"]): row["figures"] for row in rows}
+    values = [(contender, block_values(samples)) for contender, samples in measured]
     found = []
-    for contender, samples in measured:
+    for contender, ours in values:
         if contender.stack != "rar":
             continue
-        for (scenario, name), target in TARGETS[contender.way].items():
-            ours = known.get(("rar", contender.way, scenario), {}).get(name)
+        for figure, target in TARGETS[contender.way].items():
+            lower = figure[1] in _LOWER
             theirs = [
-                (figure["median"], other)
-                for other in measured
-                if other[0].stack in baselines[contender.way]
-                and (figure := known.get((other[0].stack, other[0].way, scenario), {}).get(name))
+                (float(np.median(other[figure])), peer.stack, other[figure])
+                for peer, other in values
+                if peer.stack in baselines[contender.way] and other.get(figure)
             ]
-            if ours is None or not theirs:
+            if not theirs or not ours.get(figure):
                 continue
-            pick = min if name in _LOWER else max
-            _, (peer, other_samples) = pick(theirs, key=lambda one: float(one[0]))
+            _, stack, best = (min if lower else max)(theirs)
             # A peer that failed later has fewer blocks.
-            pairs = list(
-                zip(block_values(samples)[scenario, name], block_values(other_samples)[scenario, name], strict=False)
-            )
-            ratio = record.spread([b / a if name in _LOWER else a / b for a, b in pairs])
+            pairs = list(zip(ours[figure], best, strict=False))
+            if len(pairs) < 2:
+                continue
+            ratio = record.spread([b / a if lower else a / b for a, b in pairs])
             found.append(
                 {
                     "path": contender.way,
-                    "figure": f"{scenario} {name}",
-                    "against": peer.stack,
+                    "figure": " ".join(figure),
+                    "against": stack,
                     "ratio": ratio,
                     "target": target,
-                    "reached": ratio["median"] >= target,
+                    "reached": _reached(ratio, target),
                 }
             )
     return found
+
+
+def _reached(ratio: Mapping[str, float], target: float) -> bool | None:
+    if ratio["q25"] >= target:
+        return True
+    return False if ratio["q75"] < target else None

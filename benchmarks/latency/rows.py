@@ -61,13 +61,14 @@ def _steady(name: str, figure: dict[str, float]) -> Figure:
 
 
 def block_values(samples: Samples) -> dict[tuple[str, str], list[float]]:
-    """By scenario and figure, each block's own value: what ratios are made of."""
+    """By scenario and figure, each block's own value: what ratios are made of. Too few samples give none."""
     values = {
         ("cold start", "seconds"): samples.cold,
         ("cold start", "resident_bytes"): [float(one.resident_bytes) for one in samples.started],
         ("offline", "pictures_per_second"): [done / taken for done, taken in samples.offline],
     }
-    if alone := samples.queries.get("single stream"):
+    alone = samples.queries.get("single stream", ())
+    if sum(len(block.seconds) for block in alone) >= least(PERCENTILES["p90_ms"]):
         values["single stream", "p90_ms"] = [1e3 * float(np.percentile(block.seconds, 90)) for block in alone]
     return values
 

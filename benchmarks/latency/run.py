@@ -90,7 +90,7 @@ class Run:
             "peers": {stack: says for stack, says in said if stack != "rar"},
             "power": self._meter_says,
             "results": [*rows, *self._absent],
-            "ratios": ratios(self._measured, rows, BASELINES),
+            "ratios": ratios(self._measured, BASELINES),
             "missing": [
                 {
                     "stack": contender.stack,

@@ -22,7 +22,7 @@ def show(result: Mapping[str, Any]) -> None:
             print(f"{'':<22} ms: {stages}   ({row['stages_share']['median']:.1%} of the whole)")
     for row in result["ratios"]:
         ratio = row["ratio"]
-        verdict = "reached" if row["reached"] else "MISSED"
+        verdict = {True: "reached", False: "MISSED", None: "open"}[row["reached"]]
         print(
             f"{verdict:<8} {row['path']}, {row['figure']}: {ratio['median']:.2f} times "
             f"({ratio['q25']:.2f}-{ratio['q75']:.2f}) better than {row['against']}, to reach {row['target']:g}"

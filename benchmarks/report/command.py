@@ -77,7 +77,6 @@ def _sections(file: File, pictures: Path | None) -> list[Section]:
     answers = partial(accuracy.accuracy, pictures=pictures)
     known: Mapping[str, Callable[[Mapping[str, Any]], list[Section]]] = {
         "latency": latency.latency,
-        "retrieve": latency.retrieve,
         "rank": latency.rank,
         "accuracy": answers,
         "ranking": answers,

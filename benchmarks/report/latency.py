@@ -1,4 +1,4 @@
-"""Report sections of what was timed: scenarios, stages and batches (`rar-bench latency`, `retrieve`), `rank`, power."""
+"""Report sections of what was timed: scenarios, stages and batches (`rar-bench latency`), `rank`, power."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from .document import Block, Chart, Section, Table, Text
 
 Result = Mapping[str, Any]
 
+_QUERIES = ("single stream", "multi stream")
+_LABELS = {
+    "p50_ms": "p50 ms", "p90_ms": "p90 ms", "p99_ms": "p99 ms", "pictures_per_second": "pictures/s",
+    "resident_bytes": "resident", "peak_bytes": "peak",
+}  # fmt: skip
+
 
 def latency(result: Result) -> list[Section]:
     """Scenarios, ratios and targets, stages, percentiles, throughput by batch, power."""
     rows: Sequence[Result] = result["results"]
-    blocks: list[Block] = [_scenarios(rows)]
+    blocks = _scenarios(rows)
     if ratios := result.get("ratios"):
         head = ("ratio", "against", "times", "quartiles", "target", "")
         told = [
@@ -24,7 +30,7 @@ def latency(result: Result) -> list[Section]:
                 number(row["ratio"]["median"]),
                 _quartiles(row["ratio"]),
                 "-" if row.get("target") is None else number(row["target"]),
-                {True: "reached", False: "missed", None: "-"}[row.get("reached")],
+                {True: "reached", False: "missed", None: "open"}[row.get("reached")],
             )
             for row in ratios
         ]
@@ -36,31 +42,6 @@ def latency(result: Result) -> list[Section]:
     if charts:
         sections.append(Section("Percentiles and batches", charts))
     return [*sections, *power(result)]
-
-
-def retrieve(result: Result) -> list[Section]:
-    """Throughput by batch and stages of the retrieval path against the plain PyTorch stack."""
-    rows: Sequence[Result] = result["results"]
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        series.setdefault(row["stack"], []).append((row["batch"], row["pictures_per_second"]["median"]))
-    table = Table(
-        ("stack", "batch", "pictures/s", "quartiles", "times plain"),
-        [
-            (
-                row["stack"],
-                str(row["batch"]),
-                number(row["pictures_per_second"]["median"]),
-                _quartiles(row["pictures_per_second"]),
-                f"{row['speedup']:.2f}",
-            )
-            for row in rows
-        ],
-    )
-    title = "Throughput of retrieval by batch"
-    stages = [_stages({**row, "path": f"batch {row['batch']}", "stages": row["stages_ms"]}) for row in rows]
-    chart = Chart(title, _batches(series), table)
-    return [Section(title, [chart]), Section("Stages of retrieval, a picture", stages), *power(result)]
 
 
 def rank(result: Result) -> list[Section]:
@@ -107,24 +88,33 @@ def power(result: Result) -> list[Section]:
     return [Section("Power", [Chart("watts", bars(watts, "W"), table) if watts else table])]
 
 
-def _scenarios(rows: Sequence[Result]) -> Table:
-    told = []
+def _scenarios(rows: Sequence[Result]) -> list[Block]:
+    """A row a stack, a column a figure: the times of queries, all else, and what is missing."""
+    stacks = list(dict.fromkeys((row["stack"], row["path"]) for row in rows))
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    reasons = []
     for row in rows:
-        figures = row["figures"] or {"": None}
-        for figure, spread in figures.items():
-            shown = ("-", "-", "-")
-            if spread is not None:
-                shown = (_unit(figure, spread["median"]), _quartiles(spread), str(spread["count"]))
-            told.append((row["stack"], row["path"], row["scenario"], figure, *shown, _reason(row, figure)))
-    head = ("stack", "path", "scenario", "figure", "median", "quartiles", "samples", "why not, or note")
-    return Table(head, told)
+        if row.get("reason"):
+            reasons.append((row["stack"], row["path"], row["scenario"], row["reason"]))
+        for figure, spread in row["figures"].items():
+            told = "-" if spread is None else _cell(figure, spread)
+            cells.setdefault((row["scenario"], figure), {})[row["stack"], row["path"]] = told
+    blocks: list[Block] = []
+    for times in (True, False):
+        columns = [name for name in cells if (name[0] in _QUERIES) == times]
+        own = [stack for stack in stacks if any(stack in cells[name] for name in columns)]
+        if own:
+            head = ("stack", "path", *(f"{scenario}, {_LABELS.get(figure, figure)}" for scenario, figure in columns))
+            blocks.append(Table(head, [(*stack, *(cells[name].get(stack, "-") for name in columns)) for stack in own]))
+    if blocks:
+        blocks.append(Text("Each with its quartiles over the blocks, and the samples or blocks."))
+    if reasons:
+        blocks.append(Table(("stack", "path", "scenario", "why there is no figure, or a note"), reasons))
+    return blocks
 
 
-def _reason(row: Result, figure: str) -> str:
-    """What a row says of one figure, and of all of them."""
-    others = tuple(f"{name}:" for name in row["figures"] if name != figure)
-    parts = [part for part in (row.get("reason") or "").split("; ") if not part.startswith(others)]
-    return "; ".join(part.removeprefix(f"{figure}: ") for part in parts)
+def _cell(figure: str, spread: Result) -> str:
+    return f"{_unit(figure, spread['median'])} ({_quartiles(spread)}; {spread['count']})"
 
 
 def _stages(row: Result) -> Chart:

@@ -71,7 +71,7 @@ def test_a_baseline_of_another_name_is_the_same_row() -> None:
 def test_plain_numbers_are_their_own_spread() -> None:
     def speeds(*values: float) -> dict[str, Any]:
         rows = [{"batch": batch, "stack": "int8", "speedup": value, "ms": 1.0} for batch, value in enumerate(values)]
-        return {"benchmark": "retrieve", "results": rows}
+        return {"benchmark": "preprocess", "results": rows}
 
     comparison = compare(speeds(5.0, 6.0), speeds(4.0, 6.0))
     assert [(change.real, round(change.share, 3)) for change in comparison.changes] == [(True, -0.2), (False, 0.0)]

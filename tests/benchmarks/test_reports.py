@@ -38,23 +38,6 @@ def test_footprint_of_a_process_that_only_recognises(
     assert result["mapped_and_loaded_bytes"] > 0
 
 
-def test_retrieve_times_every_stage_of_both_stacks(labelled_folder: Path, tmp_path: Path) -> None:
-    result = run(
-        "retrieve", "--images", labelled_folder, "--memory", labelled_folder, "--batch", "1", "2", "--rounds", "1",
-        out=tmp_path / "r.json",
-    )  # fmt: skip
-    assert [(row["batch"], row["stack"]) for row in result["results"]] == [
-        (batch, stack) for batch in (1, 2) for stack in ("plain", "fp32", "int8")
-    ]
-    for row in result["results"]:
-        assert all(row["stages_ms"][stage]["median"] > 0 for stage in ("decode", "preprocess", "embed", "search"))
-    assert all(row["speedup"] == 1 for row in result["results"] if row["stack"] == "plain")
-    # A number only where something measured it, and what or why not in any case.
-    measured = result["power"] in ("nvml", "sysfs")
-    assert measured or result["power"].startswith("no power is measured: ")
-    assert all(("power" in row) == measured for row in result["results"])
-
-
 def test_spread_and_share() -> None:
     assert record.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "q25": 1.5, "q75": 2.5, "count": 3}
     share = record.share(np.array([True, True, True, False]))

@@ -121,9 +121,7 @@ class TestPeersThatFail:
 
 
 class TestRatios:
-    def test_the_best_baseline_counts_block_by_block(self, tmp_path: Path) -> None:
-        plan = Plan([tmp_path], ["single stream", "offline"], blocks=2, seconds=1.0, least=20)
-
+    def test_the_best_baseline_counts_block_by_block(self) -> None:
         def samples(seconds: float, rate: int, resident: int) -> Samples:
             started = Started([seconds], resident, resident, (1,), {})
             queried = Queried([seconds] * 20, [{"embed": seconds}] * 20)
@@ -137,9 +135,8 @@ class TestRatios:
             (Contender("torch-compile", "retrieve", partial(int)), samples(0.02, 8, 50)),
             (Contender("fastembed", "retrieve", partial(int)), samples(0.01, 90, 10)),  # no PyTorch
         ]
-        rows = [row for one in measured for row in rows_of(*one, plan)]
         best = {"torch-eager", "torch-compile"}
-        found = ratios(measured, rows, {"retrieve": best, "rank": set(), "rank, gated": set()})
+        found = ratios(measured, {"retrieve": best, "rank": set(), "rank, gated": set()})
         told = {row["figure"]: (row["against"], round(row["ratio"]["median"], 3), row["reached"]) for row in found}
         assert told == {
             "offline pictures_per_second": ("torch-eager", 10.0, True),
@@ -147,6 +144,32 @@ class TestRatios:
             "cold start seconds": ("torch-compile", 2.0, False),
             "cold start resident_bytes": ("torch-eager", 4.0, True),
         }
+
+    @pytest.mark.parametrize(
+        ("theirs", "reached"),
+        [([0.5, 0.6, 0.8], True), ([0.1, 0.2, 0.11], False), ([0.1, 0.5, 0.9], None)],  # five times as long is aimed at
+    )
+    def test_a_target_is_reached_or_missed_by_both_quartiles(self, theirs: list[float], reached: bool | None) -> None:
+        def samples(cold: list[float]) -> Samples:
+            return Samples(cold)
+
+        measured = [
+            (Contender("rar", "retrieve", partial(int)), samples([0.1, 0.1, 0.1])),
+            (Contender("torch-eager", "retrieve", partial(int)), samples(theirs)),
+        ]
+        (row,) = ratios(measured, {"retrieve": {"torch-eager"}})
+        assert (row["figure"], row["reached"]) == ("cold start seconds", reached)
+
+    def test_too_few_samples_or_blocks_have_none(self) -> None:
+        def samples(cold: list[float], queries: int) -> Samples:
+            queried = Queried([0.1] * queries, [{}] * queries)
+            return Samples(cold, queries={"single stream": [queried] * 2})
+
+        measured = [
+            (Contender("rar", "retrieve", partial(int)), samples([0.1], 20)),
+            (Contender("torch-eager", "retrieve", partial(int)), samples([0.1], 9)),
+        ]
+        assert ratios(measured, {"retrieve": {"torch-eager"}}) == []
 
 
 class TestRun:
@@ -182,7 +205,9 @@ class TestRun:
             row = rows["rar", way, "single stream"]
             assert {"decode", "preprocess", *stages} <= set(row["stages"])
             assert 0 < row["stages_share"]["median"] <= 1
-            assert row["figures"]["p50_ms"]["median"] <= row["figures"]["p90_ms"]["median"]
+            curve = list(row["percentiles_ms"].values())
+            assert curve == sorted(curve)
+            assert curve[0] > 0
             assert rows["rar", way, "cold start"]["figures"]["peak_bytes"]["median"] > 1e7
             offline = rows["rar", way, "offline"]
             assert offline["batch"] in (1, 8, 16, 32)
@@ -196,6 +221,12 @@ class TestRun:
         assert {row["figure"] for row in result["ratios"]} >= {"offline pictures_per_second", "cold start seconds"}
         assert result["providers"] == {"clip/visual.onnx": "cpu"}
         assert result["settings"]["memory_entries"] > 0
+        # A number only where something measured it, and what or why not in any case.
+        metered = result["power"] in ("nvml", "sysfs")
+        assert metered or result["power"].startswith("no power is measured: ")
+        assert all(
+            ("power" in row) == (metered and row["scenario"] == "offline") for row in rows.values() if row["figures"]
+        )
         assert "single stream" in capsys.readouterr().out
 
     def test_an_interrupted_run_keeps_what_it_has(self, common: list[str], tmp_path: Path) -> None:
