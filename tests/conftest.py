@@ -28,16 +28,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has all tests of a folder: they share what is dear to make.
-
-    The starter takes minutes to make. A folder that needs it comes first and the others that do last, so that no
-    process waits for another to have made it.
-    """
+    """One process has all tests of a folder: they share what is dear to make."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(str(item.path.parent)))
-    need = {item.path.parent: None for item in items if "starter" in getattr(item, "fixturenames", ())}
-    first = next(iter(need), None)
-    items.sort(key=lambda item: -1 if item.path.parent == first else int(item.path.parent in need))
 
 
 def made_once(name: str, make: Callable[[Path], object], factory: pytest.TempPathFactory) -> Path:
