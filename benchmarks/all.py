@@ -27,7 +27,7 @@ from rar.runtime.tuning import Tuning
 from . import record
 
 # What `--quick` may take in all, what of it is kept for the report, and below what no part is begun, in seconds.
-_QUICK, _REPORT, _LEAST = 300.0, 15.0, 10.0
+_QUICK, _REPORT, _LEAST = 300.0, 10.0, 10.0
 # How long a part that is stopped may take to write what it has.
 _GRACE = 10.0
 _POLL = 0.2
@@ -152,7 +152,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
         ),
         Part("footprint", [args.bundle, first, "--rounds", "2" if small else "7"]),
         Part("preprocess", ["--rounds", "1"] if small else []),
-        Part("memory", ["--entries", "2000" if small else "20000", *(["--blocks", "1"] if small else [])], 2),
+        Part("memory", ["--entries", "2000" if small else "20000", *(["--blocks", "1"] if small else [])], 3),
         # Last, since it is the longest: what the others leave of the time is its.
         Part("latency", [args.bundle, "--images", args.images, *(["--quick"] if small else [])], 4),
     ]

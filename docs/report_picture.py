@@ -1,6 +1,6 @@
 """Draws docs/report.png: a page of `rar-bench report` as headless Chromium shows it, light and at a desktop's width.
 
-python docs/report_picture.py benchmarks/results/latency-starter.json benchmarks/results/accuracy-grocery.json …
+python docs/report_picture.py benchmarks/results/latency.json benchmarks/results/accuracy-grocery.json …
 
 Needs Chromium or Chrome.
 """

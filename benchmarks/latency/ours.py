@@ -47,4 +47,4 @@ def open_ours(settings: Settings, way: Way) -> Opened:
     def says() -> Mapping[str, Any]:
         return {"provider": recognizer.provider, "providers": dict(recognizer.clip.sessions.running)}
 
-    return Opened(answer, _BATCHES, says)
+    return Opened(answer, _BATCHES, says=says)

@@ -22,7 +22,8 @@ WAYS: tuple[Way, ...] = get_args(Way)
 # Answers pictures in batches of a size: the best label of each, or None.
 Answer: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]
 
-_WARM = 5  # queries after the first that are told apart
+# Queries after the first that are told apart; fewer where they take seconds each.
+_WARM, _WARM_SECONDS = 5, 3.0
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Opened:
     Attributes:
         answer: See `Answer`.
         batches: Sizes that it may take pictures in where nobody waits for a single one.
+        compiles: Whether it compiles for each batch size, which is then not timed.
         says: What it has to say of itself once it has answered.
     """
 
     answer: Answer
     batches: Sequence[int] = (1,)
+    compiles: bool = False
     says: Callable[[], Mapping[str, Any]] = dict
 
 
@@ -105,7 +108,11 @@ class WarmUp:
 
     def __call__(self, opened: Opened) -> Started:
         """See the class."""
-        warm = [_seconds(opened, [picture]) for picture in self.pictures[:_WARM]]
+        warm: list[float] = []
+        for picture in self.pictures[:_WARM]:
+            warm.append(_seconds(opened, [picture]))
+            if sum(warm) > _WARM_SECONDS:
+                break
         held = memory()
         return Started(warm, held.resident, held.peak, tuple(opened.batches), dict(opened.says()))
 

@@ -102,7 +102,7 @@ def open_eager(terms: Terms) -> Opened:
 
 def open_compiled(terms: Terms) -> Opened:
     """The same with the tower compiled; a cold start compiles it, or finds what an earlier one left on the disk."""
-    return _open(Tower(terms, compiled=True), exact(terms), terms, _COMPILED_BATCHES)
+    return _open(Tower(terms, compiled=True), exact(terms), terms, _COMPILED_BATCHES, compiles=True)
 
 
 def open_clip_retrieval(terms: Terms) -> Opened:
@@ -179,7 +179,7 @@ def distinct(places: Sequence[int] | npt.NDArray[np.int64], labels: Sequence[str
     return list(dict.fromkeys(labels[place] for place in places if place >= 0))[:k]
 
 
-def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int]) -> Opened:
+def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int], *, compiles: bool = False) -> Opened:
     labels = terms.labels()
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
@@ -190,7 +190,7 @@ def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int]) ->
                 found += [distinct(places, labels, terms.k)[0] for places in search(seen.embeddings)]
         return found
 
-    return Opened(answer, batches, versions)
+    return Opened(answer, batches, compiles, versions)
 
 
 def versions() -> Mapping[str, Any]:

@@ -94,7 +94,7 @@ def open_generate(terms: Terms) -> Opened:
                 found.append(names[(parse_list(text, names) or [0])[0]])
         return found
 
-    return Opened(answer, (1,), versions)
+    return Opened(answer, says=versions)
 
 
 def open_paper(terms: Terms) -> Opened:
@@ -120,7 +120,7 @@ def open_paper(terms: Terms) -> Opened:
                 found.append((read_answer(text, classes) or neighbours)[0])
         return found
 
-    return Opened(answer, (1,), versions)
+    return Opened(answer, says=versions)
 
 
 def read_answer(text: str, classes: Sequence[str]) -> list[str] | None:
