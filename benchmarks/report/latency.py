@@ -35,7 +35,7 @@ def latency(result: Result) -> list[Section]:
             for row in ratios
         ]
         blocks.append(Table(head, told))
-    sections = [Section("Latency and throughput", blocks)]
+    sections = [Section("Latency and throughput", [*blocks, *_reasons(rows)])]
     if stages := [_stages(row) for row in rows if row.get("stages") and row["scenario"] == "single stream"]:
         sections.append(Section("Where the time goes: single stream, by stage", stages))
     charts = [*_percentiles(rows), *_by_batch(rows)]
@@ -89,13 +89,10 @@ def power(result: Result) -> list[Section]:
 
 
 def _scenarios(rows: Sequence[Result]) -> list[Block]:
-    """A row a stack, a column a figure: the times of queries, all else, and what is missing."""
+    """A row a stack, a column a figure: the times of queries, then all else."""
     stacks = list(dict.fromkeys((row["stack"], row["path"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    reasons = []
     for row in rows:
-        if row.get("reason"):
-            reasons.append((row["stack"], row["path"], row["scenario"], row["reason"]))
         for figure, spread in row["figures"].items():
             told = "-" if spread is None else _cell(figure, spread)
             cells.setdefault((row["scenario"], figure), {})[row["stack"], row["path"]] = told
@@ -108,9 +105,12 @@ def _scenarios(rows: Sequence[Result]) -> list[Block]:
             blocks.append(Table(head, [(*stack, *(cells[name].get(stack, "-") for name in columns)) for stack in own]))
     if blocks:
         blocks.append(Text("Each with its quartiles over the blocks, and the samples or blocks."))
-    if reasons:
-        blocks.append(Table(("stack", "path", "scenario", "why there is no figure, or a note"), reasons))
     return blocks
+
+
+def _reasons(rows: Sequence[Result]) -> list[Block]:
+    told = [(row["stack"], row["path"], row["scenario"], row["reason"]) for row in rows if row.get("reason")]
+    return [Table(("stack", "path", "scenario", "why there is no figure, or a note"), told)] if told else []
 
 
 def _cell(figure: str, spread: Result) -> str:
