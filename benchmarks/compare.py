@@ -26,11 +26,12 @@ _TOLD = ("against", "target", "reached", "tokens", "count")
 
 @dataclass(frozen=True)
 class Spread:
-    """A ratio and its quartiles, which are the ratio itself where the file has none."""
+    """A ratio and its quartiles, which are the ratio itself where the file has none; `against` what, if it says so."""
 
     median: float
     q25: float
     q75: float
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
     for change in sorted(comparison.changes, key=lambda change: change.share):
         word = "same" if not change.real else "better" if change.share > 0 else "worse"
         spreads = " -> ".join(f"{one.median:.2f} ({one.q25:.2f}-{one.q75:.2f})" for one in (change.old, change.new))
-        print(f"{word:<7}{change.share:>+8.1%}  {printable(change.name)}: {spreads}")
+        baselines = [change.old.against, change.new.against]
+        other = f"; against {printable(' -> '.join(baselines))}" if len(set(baselines)) > 1 else ""
+        print(f"{word:<7}{change.share:>+8.1%}  {printable(change.name)}: {spreads}{other}")
     for word, names in (("gone", comparison.gone), ("added", comparison.added)):
         for name in names:
             print(f"{word:<17}{printable(name)}")
@@ -141,17 +144,20 @@ def _find(value: Any, way: tuple[str, ...]) -> Iterator[tuple[str, Spread]]:
     elif isinstance(value, dict):
         own = [f"{key} {item}" for key, item in value.items() if isinstance(item, (str, int)) and key not in _TOLD]
         for key, item in value.items():
-            if key in _RATIOS and (ratio := _spread(item)) is not None:
+            if key in _RATIOS and (ratio := _spread(item, str(value.get("against", "")))) is not None:
                 yield ", ".join([*way, *own] or [key]), ratio
             elif isinstance(item, (list, dict)):
                 yield from _find(item, (*way, key) if isinstance(item, dict) else way)
 
 
-def _spread(value: Any) -> Spread | None:
+def _spread(value: Any, against: str) -> Spread | None:
     """A ratio; None for what is none, or is not above 0."""
     parts = [value.get(part) for part in ("median", "q25", "q75")] if isinstance(value, dict) else [value] * 3
     numbers = [float(part) for part in parts if isinstance(part, (int, float)) and part > 0]
-    return Spread(*numbers) if len(numbers) == 3 else None
+    if len(numbers) != 3:
+        return None
+    median, low, high = numbers
+    return Spread(median, low, high, against)
 
 
 def _share(text: str) -> float:

@@ -61,11 +61,17 @@ def test_rows_of_one_file_alone_are_named_and_do_not_fail(files: Any, capsys: py
     assert "of a run that was stopped" in out
 
 
-def test_a_baseline_of_another_name_is_the_same_row() -> None:
+def test_a_baseline_of_another_name_is_the_same_row_and_is_named(
+    files: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     old, new = (result(("p90", 10.0, 9.0, 11.0)) for _ in range(2))
+    assert main(files(old, new)) == 0
+    assert "against" not in capsys.readouterr().out
     new["ratios"][0].update(against="torch-compile", reached=False)
     (change,) = compare(old, new).changes
     assert (change.share, change.real) == (0.0, False)
+    assert main(files(old, new)) == 0
+    assert "; against torch-eager -> torch-compile" in capsys.readouterr().out
 
 
 def test_plain_numbers_are_their_own_spread() -> None:
