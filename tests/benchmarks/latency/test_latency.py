@@ -23,7 +23,7 @@ from rar.benchmarks.latency.ratios import ratios
 from rar.benchmarks.latency.rows import block_figure, least, percentile_figure, rows_of
 from rar.benchmarks.latency.server import Served, arrivals, highest_rate, serve
 from rar.benchmarks.latency.turns import Plan, Samples, take_turn
-from rar.benchmarks.latency.work import Contender, Queried, Started
+from rar.benchmarks.latency.work import Contender, Offline, Opened, Queried, Started, WarmUp
 from rar.benchmarks.peers import stacks
 from rar.runtime import RarError
 
@@ -95,6 +95,28 @@ class TestServer:
         assert [run.rate for run in runs[:4]] == [50.0, 75.0, 62.5, 68.75]
         assert 70 - 100 / 2**5 <= rate <= 70
         assert highest_rate(try_rate, top=100.0, bound=0.0, steps=3)[0] == 0
+
+
+class TestWarmUp:
+    def test_takes_fewer_queries_of_a_slow_stack(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = Opened(lambda pictures, batch: [None] * len(pictures))
+        warm_up = WarmUp([tmp_path] * 9)
+        assert len(warm_up(opened).warm) == 5
+        monkeypatch.setattr("rar.benchmarks.latency.work._WARM_SECONDS", -1.0)
+        assert len(warm_up(opened).warm) == 1
+
+    @pytest.mark.parametrize("compiles", [False, True])
+    def test_a_stack_that_compiles_goes_through_each_batch_size_before_it_is_timed(
+        self, compiles: bool, tmp_path: Path
+    ) -> None:
+        answered = []
+
+        def answer(pictures: Sequence[Path], batch: int) -> list[None]:
+            answered.append(len(pictures))
+            return [None] * len(pictures)
+
+        done = Offline([tmp_path], 1e-9, (4,))(Opened(answer, (4,), compiles))
+        assert done[4][0] == sum(answered) - (4 if compiles else 0)
 
 
 class TestPeersThatFail:
