@@ -19,8 +19,8 @@ struct SearchTarget {
 };
 
 // Of each query, float32 [dim] at queries + q * dim, the nearest entries that count in all the graphs, which are alike
-// in dimension and scalar; the limits hold for each graph, the cap for all together. A query of bits is the signs: a bit is set where the value is above 0. The same answer with
-// any number of threads.
+// in dimension and scalar; the limits hold for each graph, the cap for all together. A query of bits is the signs: a
+// bit is set where the value is above 0. The same answer with any number of threads.
 void search_graphs(const std::vector<const Graph*>& graphs, const Distances& distances, const float* queries,
                    std::int64_t query_count, const GraphWalk::Limits& limits, const EntryFilter& filter,
                    const SearchTarget& target, ThreadPool& pool);

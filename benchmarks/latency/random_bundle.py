@@ -34,8 +34,8 @@ def build(memory: str, work: Path) -> tuple[str, tuple[str, ...]]:
         The bundle, and what its encoder was exported from; see `pytorch.Terms`.
     """
     folder, llava = work / NAME, work / _LLAVA
-    made(llava, {}, _write_llava)
-    made(folder, {"memory": memory, "shots": _SHOTS}, partial(_make, memory, llava))
+    made(llava, {"source": SOURCE}, _write_llava)
+    made(folder, {"source": SOURCE, "memory": memory, "shots": _SHOTS}, partial(_make, memory, llava))
     return str(folder / _BUNDLE), ("open_clip", _MODEL, str(folder / _CHECKPOINT))
 
 

@@ -162,13 +162,9 @@ def _by_batch(rows: Sequence[Result]) -> list[Chart]:
     table = Table(
         ("batch", *series), [(f"{size:g}", *(_of(dict(line).get(size)) for line in series.values())) for size in sizes]
     )
-    return [Chart("pictures a second by batch", _batches(series), table)]
-
-
-def _batches(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    sizes = sorted({size for line in series.values() for size, _ in line})
     ticks = [(size, f"{size:g}") for size in sizes]
-    return lines(series, "pictures a batch", "pictures/s", log_x=True, x_ticks=ticks, y_from=0.0)
+    chart = lines(series, "pictures a batch", "pictures/s", log_x=True, x_ticks=ticks, y_from=0.0)
+    return [Chart("pictures a second by batch", chart, table)]
 
 
 def _name(row: Result) -> str:
