@@ -1,6 +1,10 @@
 #include "dispatch.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <stdexcept>
+
+#include "base/instruction_sets.h"
 
 namespace rar {
 namespace {
@@ -11,25 +15,31 @@ struct Level {
     const Distances* distances;
 };
 
-// Slowest first.
+// Slowest first. Older compilers lack the forms for dot and matrix products.
 std::vector<Level> supported() {
     std::vector<Level> found{{"scalar", nullptr, scalar_distances()}};
-    [[maybe_unused]] const auto add = [&](const Kernels* kernels, const Distances* distances) {
+    // Not `__builtin_cpu_supports`: it asks a library of the compiler's, and zig's says no to everything.
+    const std::vector<std::string> sets = instruction_sets();
+    [[maybe_unused]] const auto has = [&sets](std::initializer_list<const char*> names) {
+        return std::all_of(names.begin(), names.end(),
+                           [&sets](const char* name) { return std::find(sets.begin(), sets.end(), name) != sets.end(); });
+    };
+    [[maybe_unused]] const auto add = [&found](const Kernels* kernels, const Distances* distances) {
         found.push_back({kernels->name, kernels, distances});
     };
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    // F16C is older than AVX2 and in every processor that has it; clang 14 cannot ask for it.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (has({"avx2", "fma", "f16c"})) {
         add(avx2_kernels(), avx2_distances());
-        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-            __builtin_cpu_supports("avx512vnni")) {
+        if (has({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni"})) {
             add(avx512_kernels(), avx512_distances());
         }
     }
 #elif defined(__aarch64__)
     add(neon_kernels(), neon_distances());  // part of every 64-bit ARM
+    if (has({"dotprod"}) && dotprod_kernels() != nullptr) {
+        add(dotprod_kernels(), dotprod_distances());
+        if (has({"i8mm"}) && i8mm_kernels() != nullptr) add(i8mm_kernels(), dotprod_distances());
+    }
 #endif
     return found;
 }
@@ -42,7 +52,7 @@ Level level_of(const std::string& name) {
         if (name == level.name) return level;
         names += (names.empty() ? "" : ", ") + std::string(level.name);
     }
-    throw std::invalid_argument("SIMD level '" + name + "' is not to be had here; there are " + names);
+    throw std::invalid_argument("SIMD level '" + name + "' is not available on this CPU; choose " + names);
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "distance.h"
-#include "kernels.h"
+#include "picture/kernels.h"
+#include "search/distance.h"
 
 namespace rar {
 
