@@ -1,4 +1,4 @@
-"""The C++ extension (cpp_ext/bindings.cpp, cpp_ext/bindings_memory.cpp)."""
+"""The C++ extension (cpp_ext/python/)."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ MAX_SIDE: int
 MAX_SIGMA: float
 
 def simd_levels() -> list[str]: ...
+def instruction_sets() -> list[str]: ...
 
 class Preprocessor:
     def __init__(
@@ -32,17 +33,13 @@ class Preprocessor:
         boxes: Sequence[tuple[int, int, int, int]],
         around: Sequence[tuple[int, int, int, int]],
         sigmas: Sequence[float],
-        masks: Sequence[npt.NDArray[np.uint8]] | None,
-        surround: str,
-        method: str,
-        colour: Sequence[int],
-        feather: float,
+        method: str | None,
         fit: str,
         out: npt.NDArray[np.floating],
     ) -> None: ...
 
 class Graph:
-    """An HNSW graph in a file that usearch 2 saved: squared L2 over float32, float16, bfloat16 or int8, or Hamming.
+    """An HNSW graph in a file that usearch 2 saved: squared L2 over float32, float16 or int8.
 
     Opening reads the head and the levels; a link is checked when it is followed. So a file that was altered gives
     other answers or a ValueError, and nothing outside it is read.
@@ -61,7 +58,7 @@ class Graph:
     def dim(self) -> int: ...
     @property
     def dtype(self) -> str:
-        """The scalar: f32, f16, bf16, i8 or b1."""
+        """The scalar: f32, f16 or i8."""
 
     def check(self, entries: int) -> None:
         """Follows every link.
@@ -99,7 +96,7 @@ def search(
         most: Entries that count and are passed at most, in each graph.
 
     Returns:
-        Entries int64 [N, count], nearest first, and squared distances (for bits Hamming) float32 [N, count];
+        Entries int64 [N, count], nearest first, and squared distances float32 [N, count];
         entry -1 at infinity fills a row for which fewer were found.
 
     Raises:

@@ -12,16 +12,18 @@ import numpy.typing as npt
 
 from . import stages
 from .errors import ImageError
-from .images import Pixels
-from .regions import Edges
+from .picture.boxes import Edges
+from .picture.load import Pixels
 
 
 @dataclass
 class Batch:
     """Pictures that were decoded and prepared together; a broken one has an error in place of pixels.
 
-    The batch was picked up at `start`: when the one before was answered, or the stream began. Where the pictures are
-    regions of others, `around` says which: one a picture, also of the broken ones.
+    `start` is when work on the batch began: when the batch before was answered, or when its pictures were there, if
+    that was later. `places` gives the place of each picture in its source, broken ones included. Where the pictures are
+    regions of frames, `around` gives the region of each instead. `truncated` says of which pictures the file was cut
+    off; it is empty if of none.
     """
 
     pixels: list[Pixels | ImageError]
@@ -29,17 +31,19 @@ class Batch:
     timings: dict[str, float]
     start: float = 0.0
     around: Sequence[Edges] = ()
+    truncated: Sequence[bool] = ()
+    places: Sequence[int] = ()
 
     @property
     def good(self) -> list[Pixels]:
-        """Those that are not broken."""
+        """The pictures that are not broken."""
         return [pixels for pixels in self.pixels if isinstance(pixels, np.ndarray)]
 
 
 @contextmanager
 def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    """Adds the seconds of what it encloses to a stage's."""
+    """Adds the time spent inside to a stage's seconds."""
     start = perf_counter()
-    with stages.stage(stage):
+    with stages.in_stage(stage):
         yield
     timings[stage] = timings.get(stage, 0.0) + perf_counter() - start

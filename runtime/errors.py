@@ -1,8 +1,8 @@
-"""The package's own exceptions: each says what is wrong, where, and what to do."""
+"""The package's exceptions: each message says what is wrong, where, and what to do."""
 
 
 class RarError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
 
 class InputError(RarError, ValueError):
@@ -10,19 +10,23 @@ class InputError(RarError, ValueError):
 
 
 class ImageError(RarError, ValueError):
-    """One picture that cannot be read or is out of bounds; the rest of a batch is not affected."""
+    """One picture cannot be read or is out of bounds; the rest of the batch is not affected."""
 
 
 class BundleError(RarError):
     """A bundle with a missing, truncated, altered, foreign or newer part."""
 
 
+class BusyError(BundleError):
+    """A memory that another process is changing; try again when it is done."""
+
+
 class ProviderError(RarError):
-    """The device that was asked for cannot run the model."""
+    """The requested device cannot run the model."""
 
 
 class OutOfMemoryError(ProviderError):
-    """The device has not the memory that the model, or a batch of pictures, takes."""
+    """The device has too little memory for the model or a batch of pictures."""
 
 
 class ExportError(RarError):

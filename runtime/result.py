@@ -1,21 +1,22 @@
-"""What a caller is told of a picture, and how a ranking, or a detector's boxes, become it."""
+"""The result of a picture, and how it is made from a ranking or from a detector's boxes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from .confidence import merged, probability
+from .detection.confidence import merged, probability
+from .detection.frames import OpenFrame
 from .errors import RarError
-from .frames import drawn_size
 from .memory import Candidate
-from .rank import Query, Rank, Ranking, Region
-from .regions import Edges
-from .stages import stage
+from .picture.boxes import Edges
+from .rank.protocol import DescribedRegion, Query, Rank, Ranking
+from .rank.tuning import Fused
+from .stages import in_stage
 
-Skipped: TypeAlias = Literal["gate", "deadline"]
+Skipped: TypeAlias = Literal["gate", "deadline", "gains nothing"]
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,29 @@ class Result:
     """What was recognised in one picture.
 
     Attributes:
-        label: The best candidate's class; None where the picture could not be read.
-        score: The best candidate's score: the final one, or the similarity where nothing ranked.
+        label: The best candidate's class; None if the picture could not be read, or was refused as showing none of the
+            classes.
+        score: The best candidate's final score, or its similarity if no ranker ran.
         candidates: The k candidates in their final order, each with its scores.
-        retrieved: The same in the retrieval's order.
+        retrieved: The same candidates in the order of their similarity.
         timings: Milliseconds this picture took in each stage; a batch's time is shared equally by the pictures
             that went through the stage.
         error: Why this picture gave no answer, or None.
-        ranked_by: The ranker that ordered the candidates; None where they stand in the retrieval's order.
-        skipped: Why the ranker that was asked for was left out: `gate`, the retrieval was sure, or `deadline`, it
-            would have come too late.
-        fallback: Whether the ranker's answer could not be used, so that the order is the retrieval's after all.
-        regions: Where the ranker saw what, and for which candidate that spoke most; the surest first. Only `grain`
-            looks at regions.
+        ranked_by: The ranker that ordered the candidates; None if they are in the retrieval's order. Where the
+            requested one did not run, it is the memory's discriminant, if that gains.
+        skipped: Why the requested ranker did not run: `gate`, the order was sure without it; `deadline`, it would have
+            finished too late; or `gains nothing`, `rar-export tune` found that it gains nothing here.
+        fallback: Whether the ranker could not be asked about this picture, or its answer was unusable, so that the
+            order is the retrieval's.
+        regions: The picture's regions, each with the candidate that it supports most; the surest first. Only `grain`
+            uses regions.
+        truncated: Whether the picture's file was cut off, and only what is there of it was seen (`Reading.tolerant`).
+        probability: The best candidate's among the candidates, 0 to 1: from the final scores, by the sharpness that
+            `rar-export tune` fitted on held-out pictures, or else by that measured on the memory's own.
+        sharpness: The final scores times this are log-probabilities, right up to a constant; None for cosines of which
+            nothing was measured.
+        unknown: The probability that the picture shows none of the classes, as if every second picture did; None where
+            it was not asked for.
     """
 
     label: str | None = None
@@ -47,19 +58,47 @@ class Result:
     ranked_by: Rank | None = None
     skipped: Skipped | None = None
     fallback: bool = False
-    regions: Sequence[Region] = ()
+    regions: Sequence[DescribedRegion] = ()
+    truncated: bool = False
+    probability: float | None = None
+    sharpness: float | None = None
+    unknown: float | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the picture is taken to show none of the classes; its candidates are there all the same."""
+        return self.label is None and len(self.candidates) > 0
 
 
-def of_retrieval(query: Query, skipped: Skipped | None, timings: dict[str, float]) -> Result:
-    """The result of a picture that nobody ranked."""
-    best = query.candidates[0]
-    return Result(best.label, best.similarity, query.candidates, query.candidates, timings, skipped=skipped)
+def of_retrieval(
+    query: Query, skipped: Skipped | None, timings: dict[str, float], sharpness: float | None = None
+) -> Result:
+    """The result of a picture without a ranking; its similarities times `sharpness` are log-probabilities."""
+    best, found = query.candidates[0], query.candidates
+    chance = probability(found, sharpness)
+    return Result(
+        best.label,
+        best.similarity,
+        found,
+        found,
+        timings,
+        skipped=skipped,
+        probability=chance,
+        sharpness=sharpness,
+    )
 
 
-def of_ranking(query: Query, ranking: Ranking, rank: Rank, weight: float, timings: dict[str, float]) -> Result:
-    """The result of a picture that was ranked, its similarity counting by `weight` beside the ranker's scores."""
-    with stage("fuse"):
-        final = ranking.order(query.candidates, weight)
+def of_ranking(
+    query: Query,
+    ranking: Ranking,
+    rank: Rank,
+    fused: Fused,
+    timings: dict[str, float],
+    skipped: Skipped | None = None,
+) -> Result:
+    """The result of a ranked picture; `skipped` says why another ranker than `rank` did not run."""
+    with in_stage("fuse"):
+        final = ranking.order(query.candidates, fused.weights, query.evidence)
     return Result(
         final[0].label,
         final[0].rank_score,
@@ -67,17 +106,31 @@ def of_ranking(query: Query, ranking: Ranking, rank: Rank, weight: float, timing
         query.candidates,
         timings,
         ranked_by=rank,
+        skipped=skipped,
         fallback=ranking.fallback,
         regions=ranking.regions,
+        probability=probability(final, fused.sharpness),
+        sharpness=fused.sharpness,
     )
 
 
-def in_frame(result: Result, around: Edges) -> Result:
-    """The result of a region with what its ranker saw given in pixels of the whole picture."""
+def with_unknown(result: Result, chance: float, limit: float) -> Result:
+    """The result with the probability that its picture shows none of the classes; from the limit on without a label."""
+    return replace(result, unknown=chance, label=None if chance >= limit else result.label)
+
+
+def in_frame(result: Result, around: Edges, size: tuple[int, int]) -> Result:
+    """The result of a region with what its ranker saw given in pixels of the whole picture.
+
+    Args:
+        result: As the ranker saw the region.
+        around: The region in the whole picture.
+        size: Height and width of what the ranker was given of it.
+    """
     if not result.regions:
         return result
     left, top, right, bottom = around
-    width, height = drawn_size(around)
+    height, width = size
     across, down = (right - left) / width, (bottom - top) / height
 
     def moved(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -88,29 +141,39 @@ def in_frame(result: Result, around: Edges) -> Result:
 
 
 def by_frame(
-    results: Iterator[Result], frames: deque[tuple[int, Sequence[float] | None]], weight: float, fusion: float
-) -> Iterator[list[Result]]:
-    """Results of one box after the other -> those of each frame, their scores merged with the detector's.
+    batches: Iterator[Sequence[Result]],
+    frames: deque[OpenFrame],
+    proposal_exponent: float,
+) -> Generator[tuple[int, list[Result]], None, None]:
+    """Groups the results of single boxes by frame and merges their scores with the detector's.
 
     Args:
-        results: One a box.
-        frames: How many boxes each has, and the detector's scores of them; taken from the front.
-        weight: How much the retrieval's similarity counts beside a ranker's scores (`Tuning.fusion`).
-        fusion: See `Recognizer.recognize_regions`.
+        batches: One result per box. Every frame of a batch, and every one without boxes before its end, is among
+            `frames` when the batch comes.
+        frames: Taken from the front.
+        proposal_exponent: The option `fusion` of `Recognizer.recognize_regions`.
+
+    Yields:
+        The place of each frame and its results, in order.
     """
-    own: list[Result] = []
-    for result in results:
-        while not frames[0][0]:
-            frames.popleft()
-            yield []
-        count, scores = frames[0]
-        if scores is not None and result.error is None:
-            log_weight = 1 + weight if result.ranked_by == "mllm" else None
-            share = probability(result.candidates, log_weight)
-            result = replace(result, score=merged(scores[len(own)], share, fusion))
-        own.append(result)
-        if len(own) == count:
-            frames.popleft()
-            yield own
-            own = []
-    yield from ([] for _ in frames)
+    of_frame: list[Result] = []
+    for batch in batches:
+        yield from _without_boxes(frames)
+        for result in batch:
+            frame = frames[0]
+            if frame.scores is not None and result.error is None:
+                # Cosines count as they always did here: the figures of detection were measured with that.
+                share = probability(result.candidates) if result.ranked_by is None else result.probability or 0.0
+                result = replace(result, score=merged(frame.scores[len(of_frame)], share, proposal_exponent))
+            of_frame.append(result)
+            if len(of_frame) == frame.boxes:
+                frames.popleft()
+                yield frame.place, of_frame
+                of_frame = []
+                yield from _without_boxes(frames)
+    yield from _without_boxes(frames)
+
+
+def _without_boxes(frames: deque[OpenFrame]) -> Iterator[tuple[int, list[Result]]]:
+    while frames and not frames[0].boxes:
+        yield frames.popleft().place, []

@@ -1,4 +1,4 @@
-"""Where the time of a call goes, for whoever asks; where nobody does, a stage costs next to nothing.
+"""Measures where the time of a call goes; while nobody measures, a stage costs next to nothing.
 
 Example:
     >>> with recorded() as seconds:
@@ -17,14 +17,14 @@ from time import perf_counter
 
 @dataclass
 class _Record:
-    """The stages so far, and those that are open, the innermost last; `since` when the clock was last read."""
+    """The finished stages and the open ones, innermost last; `since` is when the clock was last read."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     since: float = 0.0
 
     def settle(self) -> None:
-        """Gives the time since the last reading to the innermost open stage."""
+        """Adds the time since the last reading to the innermost open stage."""
         now = perf_counter()
         if self.open:
             name = self.open[-1]
@@ -37,10 +37,10 @@ _record: ContextVar[_Record | None] = ContextVar("rar_stages", default=None)
 
 @contextmanager
 def recorded() -> Iterator[dict[str, float]]:
-    """Seconds of each stage that this thread goes through meanwhile.
+    """Seconds of each stage that this thread enters meanwhile.
 
-    A stage's time is without that of the stages inside it, so their sum is never more than the time that passed,
-    unless other threads worked ahead (`note`).
+    A stage's time excludes the stages inside it. So the sum never exceeds the time that passed, unless other threads
+    worked ahead (`note`).
     """
     record = _Record()
     before = _record.set(record)
@@ -51,7 +51,7 @@ def recorded() -> Iterator[dict[str, float]]:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
+def in_stage(name: str) -> Iterator[None]:
     """Marks what runs inside as a stage. Must not hold a `yield`: the time outside would count."""
     record = _record.get()
     if record is None:
@@ -67,7 +67,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def note(seconds: Mapping[str, float]) -> None:
-    """Adds stages that another thread went through for this one."""
+    """Adds the stages that another thread ran for this one."""
     if (record := _record.get()) is not None:
-        for name, own in seconds.items():
-            record.seconds[name] = record.seconds.get(name, 0.0) + own
+        for name, spent in seconds.items():
+            record.seconds[name] = record.seconds.get(name, 0.0) + spent

@@ -1,4 +1,4 @@
-"""Entries that came after a part was built; they lie in memory until `compact` folds them in."""
+"""Entries added after a part was built; they stay in memory until `compact` folds them in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _ROOM = 64
 
 @dataclass(frozen=True)
 class Added:
-    """A view of the first `count` of arrays that grow: later views share them, and an earlier one stays as it is.
+    """A view of the first `count` rows of growing arrays. Later views share the arrays; earlier views do not change.
 
     Attributes:
         count: Entries that this view has.
-        labels: int32 [count], the class of each; -1 for one that was removed.
+        labels: int32 [count], the class of each entry; -1 for a removed one.
         room: float16 [more than count, d].
         named: The sources of at least `count` entries.
     """
@@ -39,7 +39,7 @@ class Added:
 
     @property
     def sources(self) -> Sequence[str]:
-        """Where each entry came from."""
+        """The source of each entry."""
         return self.named[: self.count]
 
     def appended(
@@ -52,6 +52,6 @@ class Added:
             room = np.empty((max(_ROOM, 2 * count), room.shape[1]), np.float16)
             room[: self.count] = self.vectors
         room[self.count : count] = vectors
-        # What a call left behind that was never completed goes.
+        # Drops what an unfinished call left behind.
         self.named[self.count :] = sources
         return Added(count, np.concatenate([self.labels, labels]), room, self.named)

@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .names import check_name
 from .part import MODALITIES, Modality
-
-MAX_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,8 @@ class Entries:
 
     Attributes:
         vectors: float16 [n, d], L2-normalised.
-        labels: The class of each; one that the memory does not have is made.
-        sources: Where each came from.
+        labels: The class of each; a new class is created.
+        sources: The source of each.
     """
 
     vectors: npt.NDArray[np.float16]
@@ -32,27 +31,40 @@ class Entries:
 
 @dataclass(frozen=True)
 class Add:
-    """Entries come."""
+    """Adds entries."""
 
     entries: Mapping[Modality, Entries]
 
 
 @dataclass(frozen=True)
 class Remove:
-    """A class goes, with its entries."""
+    """Removes a class and its entries."""
 
     label: str
 
 
 @dataclass(frozen=True)
-class Relabel:
-    """A class gets another name, or goes up in the class of that name.
+class Drop:
+    """Removes the pictures of a class that have one of some sources; the class stays.
 
     Attributes:
-        old: Its name.
-        new: The other.
-        entries: The new name as a text, where the old one is to be forgotten as such; empty otherwise.
-        forget: Whether the text that is the old name goes.
+        label: The class.
+        sources: At least one picture of the class has each.
+    """
+
+    label: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Renames a class, or merges it into the class of that name.
+
+    Attributes:
+        old: The present name.
+        new: The new name.
+        entries: The new name as a text entry if it replaces the old name's text; empty otherwise.
+        forget: Whether to remove the text that is the old name.
     """
 
     old: str
@@ -61,18 +73,20 @@ class Relabel:
     forget: bool
 
 
-Change: TypeAlias = Add | Remove | Relabel
+Change: TypeAlias = Add | Remove | Drop | Relabel
 
 
 def encode(change: Change) -> bytes:
     """The bytes that `decode` reads."""
     if isinstance(change, Remove):
         return json.dumps({"remove": change.label}).encode()
-    parts = {name: {"labels": own.labels, "sources": own.sources} for name, own in change.entries.items()}
+    if isinstance(change, Drop):
+        return json.dumps({"drop": change.label, "sources": change.sources}).encode()
+    parts = {name: {"labels": added.labels, "sources": added.sources} for name, added in change.entries.items()}
     head: dict[str, Any] = {"add": parts}
     if isinstance(change, Relabel):
         head |= {"relabel": change.old, "to": change.new, "forget": change.forget}
-    vectors = (np.ascontiguousarray(own.vectors, np.dtype("<f2")).tobytes() for own in change.entries.values())
+    vectors = (np.ascontiguousarray(added.vectors, np.dtype("<f2")).tobytes() for added in change.entries.values())
     return b"\n".join([json.dumps(head).encode(), b"".join(vectors)])
 
 
@@ -80,17 +94,21 @@ def decode(content: bytes, dim: int) -> Change:
     """Reads a change of a memory of dimension d.
 
     Raises:
-        ValueError: The bytes are none.
+        ValueError: The bytes are not a change.
     """
     line, _, vectors = content.partition(b"\n")
     try:
         head = json.loads(line)
         if "remove" in head:
-            return Remove(check_name(head["remove"]))
+            return Remove(_text(head["remove"]))
+        if "drop" in head:
+            return Drop(_text(head["drop"]), tuple(_text(source, "source") for source in head["sources"]))
         entries = dict(_entries(head["add"], vectors, dim))
         if "relabel" not in head:
             return Add(entries)
-        return Relabel(check_name(head["relabel"]), check_name(head["to"]), entries, bool(head["forget"]))
+        if head["relabel"] == head["to"]:
+            raise ValueError("a class is renamed to the name that it has")
+        return Relabel(_text(head["relabel"]), check_name(head["to"]), entries, bool(head["forget"]))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no change of a memory ({error!r})") from error
 
@@ -114,20 +132,8 @@ def _entries(parts: Mapping[str, Any], vectors: bytes, dim: int) -> Iterator[tup
         raise ValueError("there are more vectors than labels")
 
 
-def check_name(label: object) -> str:
-    """Passes what can be the name of a class.
-
-    Raises:
-        ValueError: It is no text, blank, too long, or cannot be written as UTF-8.
-    """
-    if not isinstance(label, str):
-        raise ValueError(f"the class name {label!r} is no text")
-    if not label.strip():
-        raise ValueError("a class name is blank")
-    if len(label) > MAX_NAME:
-        raise ValueError(f"the class name {label[:40]!r}… has {len(label)} characters; {MAX_NAME} are the most")
-    try:
-        label.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the class name {label!r} is not Unicode text") from error
-    return label
+def _text(value: object, what: str = "class name") -> str:
+    """The name of a class that is there, of any length: earlier releases built memories with longer ones."""
+    if not isinstance(value, str):
+        raise ValueError(f"the {what} {value!r} is no text")
+    return value

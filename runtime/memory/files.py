@@ -1,4 +1,4 @@
-"""A memory's arrays on the disk: mapped to read, appended to write."""
+"""A memory's arrays on disk: mapped for reading, appended for writing."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..files import DAMAGED
+from ..bundle.files import DAMAGED
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
     """Maps a `.npy` read-only.
 
     Raises:
-        OSError: It is not there, or cannot be mapped.
-        ValueError: It is damaged, or holds a pickle.
+        OSError: The file is missing, or cannot be mapped.
+        ValueError: The file is damaged, holds a pickle, or is in Fortran order.
     """
     try:
-        # asarray: the plain array, whose views cost a tenth of a memmap's.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        # asarray gives a plain array; its views cost a tenth of a memmap's.
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except OSError:
         raise
     except DAMAGED as error:
         raise ValueError(str(error)) from error
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{path.name} is in Fortran order")
+    return array
 
 
 def map_bytes(path: Path) -> npt.NDArray[np.uint8]:
     """Maps a file read-only: uint8 [bytes].
 
     Raises:
-        ValueError, OSError: It cannot be mapped.
+        ValueError, OSError: The file cannot be mapped.
     """
     if path.stat().st_size == 0:  # which cannot be mapped
         return np.empty(0, np.uint8)
@@ -41,17 +44,17 @@ def map_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 
 class NpyWriter:
-    """A `.npy` that is appended to, so that it may be larger than memory.
+    """Appends to a `.npy`, so that it may be larger than memory.
 
-    Not through a map: a full disk would then end the process instead of raising an error.
+    It does not write through a map: a full disk would then kill the process instead of raising an error.
 
     Args:
         path: The file to write.
-        dtype: Of the array.
+        dtype: The array's dtype.
         row: The shape of one row.
 
     Attributes:
-        rows: How many there are so far.
+        rows: The number of rows so far.
     """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...] = ()) -> None:
@@ -62,10 +65,10 @@ class NpyWriter:
         self._file.write(self._head())
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        """Appends rows [c, ...]; they are cast to the array's dtype.
+        """Appends rows [c, ...], cast to the array's dtype.
 
         Raises:
-            ValueError: They are of another shape.
+            ValueError: The rows have another shape.
         """
         if rows.shape[1:] != self._row:
             raise ValueError(f"rows of shape {rows.shape[1:]} do not fit {self._row}")
@@ -84,7 +87,7 @@ class NpyWriter:
                 self._file.write(self._head())
 
     def _head(self) -> bytes:
-        """As long for any number of rows: NumPy leaves room for the first dimension to grow."""
+        """The header, of the same length for any number of rows: NumPy leaves room for the first dimension to grow."""
         head = io.BytesIO()
         layout = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(head, {**layout, "shape": (self.rows, *self._row)})

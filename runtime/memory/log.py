@@ -4,34 +4,42 @@
     record   mark, length of the content, the CRC32 of the record before (or of the head), the CRC32 of all that and
              of the content; then the content
 
-Each call appends one record and flushes it to the disk before it returns. What a crash cuts off is the last record,
-which was of a call that never returned; it is dropped. The chain keeps a record of another log from being taken, and a
-record that checks behind one that does not tells damage from a crash.
+Each call appends one record and flushes it to the disk before it returns. A crash can only cut off the last record,
+whose call never returned; that record is dropped. The chain of CRC32s rejects records of another log. A valid record
+after an invalid one shows damage, not a crash.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bundle.files import atomic_file, fsync
+from ..bundle.regular import open_regular
 from ..errors import BundleError, InputError
-from ..files import atomic_file, fsync
 
 _MAGIC = b"rar log "
 _VERSION = b"1\n"
 _HEAD = len(_MAGIC) + len(_VERSION) + 64 + 4
 _MARK = b"\xabREC"
+_MARKS = re.compile(re.escape(_MARK))
 _RECORD = struct.Struct("<4sIII")
-# Of one call; a quarter of a million vectors of 512 dimensions.
+# The limit per call: a quarter of a million vectors of 512 dimensions.
 MAX_CONTENT = 1 << 28
+# The limit of a log: four million vectors of 512 dimensions. `Memory.save` compacts long before.
+MAX_LOG = 1 << 32
+# How often the bytes after the last valid record may be checked for another one.
+_PASSES = 8
 
 
 @dataclass(frozen=True)
 class Position:
-    """The end of the last good record: where reading goes on, and writing."""
+    """The end of the last good record, where reading and writing continue."""
 
     inode: int
     offset: int
@@ -40,7 +48,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Tail:
-    """What was read from a log: the contents of its records, where they end, and how many bytes are behind that."""
+    """What was read from a log: the records' contents, their end, and the number of bytes after it."""
 
     contents: list[bytes]
     position: Position
@@ -48,23 +56,23 @@ class Tail:
 
 
 def read(path: Path, fingerprint: str) -> Tail | None:
-    """Reads a log.
+    """Reads a log, in time and memory in proportion to its size.
 
     Args:
         path: The log.
-        fingerprint: Of the memory.
+        fingerprint: The memory's fingerprint.
 
     Returns:
-        None where there is no log of this memory.
+        None if there is no log of this memory.
 
     Raises:
-        BundleError: The log is damaged, of a newer format, or cannot be read.
+        BundleError: The log is damaged, has a newer format, is no regular file or too large, or cannot be read.
     """
     content, inode = _content(path, 0)
-    crc = None if content is None else _check_head(path, content[:_HEAD], fingerprint)
+    crc = None if content is None else _check_head(path, bytes(content[:_HEAD]), fingerprint)
     if content is None or crc is None:
         return None
-    tail = _records(content[_HEAD:], Position(inode, _HEAD, crc))
+    tail = _records(content, Position(inode, _HEAD, crc), _HEAD)
     if _altered(content, tail.position.offset):
         raise BundleError(
             f"{path}: altered: a change in it cannot be read, but later ones can. Copy the bundle again, or delete "
@@ -77,7 +85,7 @@ def read_on(path: Path, since: Position) -> Tail | None:
     """Reads what was appended to a log since an earlier reading.
 
     Returns:
-        None where that is not known: the log was replaced or cut, or does not go on in one piece.
+        None if that is unknown: the log was replaced or cut, or does not continue with valid records.
 
     Raises:
         BundleError: The log cannot be read.
@@ -85,50 +93,55 @@ def read_on(path: Path, since: Position) -> Tail | None:
     content, inode = _content(path, since.offset)
     if content is None or inode != since.inode:
         return None
-    tail = _records(content, since)
+    tail = _records(content, since, 0)
     return None if tail.rest else tail
 
 
-def _content(path: Path, start: int) -> tuple[bytes | None, int]:
-    """A file's bytes from `start`, None if it is shorter or not there; and its inode."""
+def _content(path: Path, start: int) -> tuple[memoryview | None, int]:
+    """A file's bytes from `start`, None if it is shorter or missing; and its inode."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             status = os.fstat(file.fileno())
+            if status.st_size > MAX_LOG:
+                raise OSError(errno.EFBIG, f"has more than {MAX_LOG} bytes")
             if start > status.st_size:
                 return None, status.st_ino
             file.seek(start)
-            return file.read(), status.st_ino
+            return memoryview(file.read(status.st_size - start)), status.st_ino
     except FileNotFoundError:
         return None, 0
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); check the file, or delete it to go back to the memory without "
+            "its changes"
+        ) from error
 
 
-def _records(content: bytes, since: Position) -> Tail:
-    """The records that the bytes behind a position begin with."""
-    contents, at, crc = [], 0, since.crc
+def _records(content: memoryview, since: Position, start: int) -> Tail:
+    """The valid records of the bytes from `start`, which lies at the position `since` of the log."""
+    contents, at, crc = [], start, since.crc
     while (record := _record(content, at)) is not None and record[0] == crc:
         _, crc, body = record
-        contents.append(body)
+        contents.append(bytes(body))
         at += _RECORD.size + len(body)
-    return Tail(contents, Position(since.inode, since.offset + at, crc), len(content) - at)
+    return Tail(contents, Position(since.inode, since.offset + at - start, crc), len(content) - at)
 
 
 def _check_head(path: Path, head: bytes, fingerprint: str) -> int | None:
     """The head's CRC32; None if it belongs to another memory."""
-    own, crc = head[:-4], int.from_bytes(head[-4:], "little")
+    checked, crc = head[:-4], int.from_bytes(head[-4:], "little")
     if len(head) == _HEAD and head.startswith(_MAGIC) and not head.startswith(_MAGIC + _VERSION):
         raise BundleError(f"{path}: of a newer format; upgrade rar-runtime on this device")
-    if len(head) < _HEAD or not own.startswith(_MAGIC) or zlib.crc32(own) != crc:
+    if len(head) < _HEAD or not checked.startswith(_MAGIC) or zlib.crc32(checked) != crc:
         raise BundleError(
             f"{path}: not a memory's log, or altered. Copy the bundle again, or delete this file to go back to the "
             "memory without its changes"
         )
-    return crc if own.endswith(fingerprint.encode()) else None
+    return crc if checked.endswith(fingerprint.encode()) else None
 
 
-def _record(content: bytes, at: int) -> tuple[int, int, bytes] | None:
-    """The record that begins there, if one does and it checks: the CRC32 before, its own, and its content."""
+def _record(content: memoryview, at: int) -> tuple[int, int, memoryview] | None:
+    """The valid record that begins at this offset, if any: the previous CRC32, its own, and its content."""
     head = content[at : at + _RECORD.size]
     if len(head) < _RECORD.size:
         return None
@@ -139,12 +152,21 @@ def _record(content: bytes, at: int) -> tuple[int, int, bytes] | None:
     return before, crc, body
 
 
-def _altered(content: bytes, at: int) -> bool:
-    """Whether a record that checks lies behind the last that was taken: a crash leaves none there."""
-    while (at := content.find(_MARK, at)) >= 0:
-        if _record(content, at) is not None:
+def _altered(content: memoryview, at: int) -> bool:
+    """Whether a valid record follows the last one that was read: a crash leaves none there.
+
+    A crash leaves one torn record, in which hardly any bytes look like the beginning of another. If checking those that
+    do takes more than a few passes over the bytes, someone wrote them there.
+    """
+    left = _PASSES * (len(content) - at)
+    for mark in _MARKS.finditer(content, at):
+        head = content[mark.start() : mark.start() + _RECORD.size]
+        length = _RECORD.unpack(head)[1] if len(head) == _RECORD.size else 0
+        if length > len(content) - mark.start():
+            continue
+        left -= _RECORD.size + length
+        if left < 0 or _record(content, mark.start()) is not None:
             return True
-        at += 1
     return False
 
 
@@ -152,12 +174,12 @@ class LogWriter:
     """Appends to a memory's log. The caller holds the memory's lock.
 
     Args:
-        path: The log; made anew where there is none of this memory.
-        fingerprint: Of the memory.
-        position: The end of the last good record; None to make the log.
+        path: The log; created if the memory has none.
+        fingerprint: The memory's fingerprint.
+        position: The end of the last good record; None to create the log.
 
     Raises:
-        BundleError: It cannot be written.
+        BundleError: The log cannot be written.
     """
 
     def __init__(self, path: Path, fingerprint: str, position: Position | None) -> None:
@@ -169,17 +191,20 @@ class LogWriter:
                 with atomic_file(path) as file:
                     file.write(head + crc.to_bytes(4, "little"))
                 position = Position(path.stat().st_ino, _HEAD, crc)
-            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._file = open_regular(path, os.O_RDWR)
         except OSError as error:
             raise BundleError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
         self.position = position
+        if os.fstat(self._file).st_ino != position.inode:
+            self.close()
+            raise BundleError(f"{path}: was replaced while the memory was being changed; open the bundle again")
 
     def append(self, content: bytes) -> Position:
         """Appends a record and flushes it to the disk.
 
         Raises:
             InputError: The content is too large.
-            BundleError: It cannot be written; the log is as it was.
+            BundleError: The log cannot be written; it did not change.
         """
         if len(content) > MAX_CONTENT:
             raise InputError(f"{len(content)} bytes in one change; make it in parts of up to {MAX_CONTENT}")
@@ -187,13 +212,18 @@ class LogWriter:
         head = _RECORD.pack(_MARK, len(content), before.crc, 0)[:-4]
         crc = zlib.crc32(content, zlib.crc32(head))
         record = memoryview(head + crc.to_bytes(4, "little") + content)
+        if before.offset + len(record) > MAX_LOG:
+            raise BundleError(f"{self._path}: is full; fold it into the memory with `rar-export compact`")
         try:
-            # What a crash cut off may lie there.
+            # The remains of a crash may lie there.
             os.ftruncate(self._file, before.offset)
             written = 0
             while written < len(record):
                 written += os.pwrite(self._file, record[written:], before.offset + written)
             os.fdatasync(self._file)
+            # It may have been deleted meanwhile: the record would be nowhere.
+            if not os.path.samestat(os.fstat(self._file), os.lstat(self._path)):
+                raise OSError(errno.ESTALE, "was deleted or replaced")
         except BaseException as error:
             self._cut_back()
             if isinstance(error, OSError):
@@ -209,7 +239,7 @@ class LogWriter:
             os.ftruncate(self._file, self.position.offset)
             os.fdatasync(self._file)
         except OSError:
-            pass  # the next append tries again, and a reader drops what is not whole
+            pass  # the next append tries again, and a reader drops an incomplete record
 
     def close(self) -> None:
         """Closes the file."""

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.files import DAMAGED, load_npz
 from ..errors import BundleError
-from ..files import DAMAGED
 
 Floats = npt.NDArray[np.float32]
 
@@ -92,9 +92,9 @@ class Reduction:
             BundleError: The file is damaged or of another kind.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, components = file["mean"], file["components"]
-                kept, radius, scale = (float(file[name]) for name in ("kept", "radius", "scale"))
+            file = load_npz(path)
+            mean, components = file["mean"], file["components"]
+            kept, radius, scale = (float(file[name]) for name in ("kept", "radius", "scale"))
         except DAMAGED as error:
             raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error
         if not (

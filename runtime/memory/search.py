@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .collapse import Best, Candidate, Entry, Found, best_classes
+from .collapse import Best, Candidate, Entry, Hits, best_classes
+from .info import Weighing
 from .part import Ids, Modality, Part
 from .reduction import Floats
 from .state import Scope, State
-from .view import Weighing
 
-# Entries that are looked at together, over the queries.
+# Entries that are scored together, over all queries.
 _CELLS = 1 << 22
-# Entries of a class beside those that count for it: which of them those are is known when they are scored exactly.
+# Spare entries per class beyond `pool`: only the exact scores tell which entries are the best.
 _ROOM = 3
-# An entry this near to the mean is no longer any direction; float16 would decide it.
+# An entry this near to the mean has no reliable direction: float16 rounding would decide it.
 _SHORT = 0.05
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a search is asked for; see `Memory.search`."""
+    """The parameters of a search; see `Memory.search`."""
 
     k: int
     scope: Scope
@@ -48,7 +48,7 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
     reach, exact = request.scope.reach, request.exact
     asked = {name: _asked(state.parts[name], weighing.pool, request) for name in state.weights}
     if exact and (len(asked) > 1 or weighing.pool > 1 or weighing.centred):
-        # A sum or mean is exact only where all of its terms are known; centring changes the order.
+        # A sum or mean is exact only if all of its terms are known; centring changes the order.
         asked = {name: _Asked(count, None, None) for name, count in reach.items()}
     results: list[list[Candidate]] = [[] for _ in queries]
     pending = np.arange(len(queries))
@@ -58,29 +58,29 @@ def search(state: State, weighing: Weighing, queries: Floats, request: Request) 
         for start in range(0, len(pending), step):
             rows = pending[start : start + step]
             some = queries if len(rows) == len(queries) else queries[rows]
-            found = _nearest(state, some, asked, request, exact, centred=weighing.centred)
+            batches = _nearest(state, some, asked, request, exact, centred=weighing.centred)
             for place, row in enumerate(rows.tolist()):
-                own = {name: one.of(place) for name, one in found.items()}
-                best = best_classes(own, request.k, weighing.pool)
+                hits = {name: batch.of(place) for name, batch in batches.items()}
+                best = best_classes(hits, request.k, weighing.pool)
                 if len(best) < request.k and not last:
                     unfinished.append(row)
                 else:
                     results[row] = [_candidate(state, one) for one in best]
         if not unfinished:
             break
-        # A walk that ended before it met k classes; compared with all entries, of each class the best come out.
+        # The walk ended before it met k classes; a comparison with all entries finds the best of each class.
         pending, exact = np.array(unfinished, np.int64), True
     return results
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one modality's index is asked for.
+    """What one modality's index must return.
 
     Attributes:
-        count: Entries; k classes are among them if there are as many.
+        count: Entries; they hold k classes if the modality has that many.
         ef: Width of the walk; the stored one if None.
-        cap: Entries of a class; None for any number.
+        cap: Most entries per class; None for no limit.
     """
 
     count: int
@@ -89,10 +89,10 @@ class _Asked:
 
 
 def _asked(part: Part, pool: int, request: Request) -> _Asked:
-    """Entries that hold k classes: so few of each class that a large one does not keep the others out.
+    """Entries that hold k classes: so few per class that a large class does not keep the others out.
 
-    The walk is as wide as it would be for entries, and has room for the k classes besides. Where there are few classes
-    more is taken of each, so that not all of them must be met before the walk ends.
+    The walk is as wide as for plain entries, with extra room for the k classes. If there are few classes, more entries
+    per class are taken, so that the walk can end before it has met all classes.
     """
     k = request.k
     rescore = request.rescore or part.settings.rescore
@@ -106,7 +106,7 @@ def _asked(part: Part, pool: int, request: Request) -> _Asked:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The entries of one modality that were found for several queries."""
+    """The entries of one modality that were retrieved for several queries."""
 
     labels: npt.NDArray[np.int32]
     cosines: Floats
@@ -114,14 +114,14 @@ class _Batch:
     weight: float
     counts: npt.NDArray[np.int64]
 
-    def of(self, row: int) -> Found:
-        """Those of one query."""
+    def of(self, row: int) -> Hits:
+        """The hits of one query."""
         cosines = self.cosines[row]
         there = len(cosines)
         if there and cosines[-1] == -np.inf:
             there = int(np.searchsorted(-cosines, np.inf))
         labels, entries = self.labels[row, :there], self.entries[row, :there]
-        return Found(labels.tolist(), cosines[:there].tolist(), entries.tolist(), self.weight, self.counts)
+        return Hits(labels.tolist(), cosines[:there].tolist(), entries.tolist(), self.weight, self.counts)
 
 
 def _nearest(
@@ -133,7 +133,7 @@ def _nearest(
     *,
     centred: bool,
 ) -> dict[Modality, _Batch]:
-    found = {}
+    batches = {}
     for name, one in asked.items():
         part = state.parts[name]
         entries, cosines = part.nearest(
@@ -148,12 +148,12 @@ def _nearest(
         )
         if centred:
             entries, cosines = _centre(part, queries, entries, cosines, request.threads)
-        found[name] = _Batch(part.labels_of(entries), cosines, entries, state.weights[name], part.counts)
-    return found
+        batches[name] = _Batch(part.labels_of(entries), cosines, entries, state.weights[name], part.counts)
+    return batches
 
 
 def _centre(part: Part, queries: Floats, entries: Ids, cosines: Floats, threads: int) -> tuple[Ids, Floats]:
-    """The entries by falling cosine of the query with what is left of each when its modality's mean is taken off."""
+    """The entries by falling cosine between the query and each entry less its modality's mean."""
     mean = part.reduction.mean
     lengths = np.sqrt(np.maximum(1 - 2 * part.dots(mean, entries, threads) + mean @ mean, _SHORT**2))
     left = (cosines - (queries @ mean)[:, None]) / lengths
@@ -169,4 +169,5 @@ def _unit(vectors: Floats) -> Floats:
 
 def _candidate(state: State, best: Best) -> Candidate:
     entry = Entry(best.modality, state.parts[best.modality].source(best.entry))
-    return Candidate(state.names[best.label], best.similarity, None, entry)
+    # float16 leaves stored vectors a little longer or shorter than 1.
+    return Candidate(state.names[best.label], min(1.0, max(-1.0, best.similarity)), None, entry)

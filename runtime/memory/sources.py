@@ -1,4 +1,4 @@
-"""Where a part's entries came from: paths of pictures as the user named them, or the texts themselves.
+"""The sources of a part's entries: paths of pictures as the user named them, or the texts themselves.
 
 sources.utf8   all of them, one after another
 sources.npy    int64 [n + 1]: entry i is the bytes from sources[i] to sources[i + 1]
@@ -17,7 +17,7 @@ OFFSETS, TEXT = "sources.npy", "sources.utf8"
 
 
 class Sources:
-    """The sources of n entries, mapped: nothing is read before it is asked for.
+    """The sources of n entries, mapped: each is read when it is requested.
 
     Args:
         offsets: int64 [n + 1].
@@ -38,7 +38,7 @@ class Sources:
         """Maps the two files.
 
         Raises:
-            ValueError, OSError: They are damaged.
+            ValueError, OSError: A file is damaged or missing.
         """
         return cls(map_npy(offsets), map_bytes(text))
 
@@ -51,6 +51,6 @@ class Sources:
         return len(self.offsets) - 1
 
     def __getitem__(self, entry: int) -> str:
-        # Altered offsets give another text or none, never an error: `verify` tells.
+        # Altered offsets give another text or an empty one, never an error; `verify` detects them.
         start, stop = max(0, int(self.offsets[entry])), max(0, int(self.offsets[entry + 1]))
         return self.text[start:stop].tobytes().decode("utf-8", "replace")

@@ -1,17 +1,23 @@
-"""A memory as it is at one time: its classes, their tags, and its parts. A change makes another."""
+"""A memory at one time: its classes, their tags, and its parts. It is immutable: a change makes a new state."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .changes import Add, Change, Entries, Remove
+from .changes import Change
+from .discriminant import Discriminant, Fit
+from .names import composed
 from .part import Modality, Part
+from .replay import replayed
+
+# Candidates where no number is asked for and there are as many classes.
+_USUAL_K = 5
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Scope:
     """What a search may find.
 
     Attributes:
-        allowed: uint8 [classes], 0 for those it may not; None if it may find all.
+        allowed: uint8 [classes], 0 for excluded classes; None if all are allowed.
         classes: How many classes it can find.
         reach: How many entries of each modality count.
     """
@@ -28,22 +34,37 @@ class Scope:
     classes: int
     reach: Mapping[Modality, int]
 
+    def check_k(self, k: int | None) -> int:
+        """The number of candidates for k: itself, or for None 5, or all classes of fewer.
+
+        Raises:
+            InputError: k is below 1 or above the number of classes.
+        """
+        if k is None:
+            k = max(1, min(_USUAL_K, self.classes))
+        if not 1 <= k <= self.classes:
+            allowed = "the memory holds" if self.allowed is None else "the filter leaves"
+            raise InputError(f"k={k}, but {allowed} {self.classes} classes; choose 1 to {self.classes}")
+        return k
+
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Classes and the entries that stand for them.
+    """Classes and the entries that represent them.
 
     Attributes:
         names: The classes' names; entries refer to them by position.
         tags: The classes that have each tag.
-        parts: The modalities there are.
-        weights: Of the modalities that take part in a search; each is among the parts.
+        parts: The memory's modalities.
+        weights: The weights of the modalities that take part in a search; each has a part.
+        fit: The discriminant of the built pictures; None where none was fitted.
     """
 
     names: tuple[str, ...]
     tags: Mapping[str, frozenset[str]]
     parts: Mapping[Modality, Part]
     weights: Mapping[Modality, float]
+    fit: Fit | None = None
 
     @property
     def dim(self) -> int:
@@ -52,28 +73,47 @@ class State:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Each class's place among the names."""
+        """The position of each class among the names."""
         return {name: position for position, name in enumerate(self.names)}
+
+    def known(self, name: str) -> str | None:
+        """The class of this name as the memory writes it, composed or not; None if there is none."""
+        if name in self.positions or not isinstance(name, str):
+            return name if name in self.positions else None
+        name = composed(name)
+        return name if name in self.positions else self._decomposed.get(name)
+
+    @cached_property
+    def _decomposed(self) -> dict[str, str]:
+        """Names as earlier releases wrote them, by their composed form."""
+        return {whole: name for name in self.names if (whole := composed(name)) != name}
+
+    @cached_property
+    def discriminant(self) -> Discriminant | None:
+        """The discriminant of the present classes; None where none was fitted."""
+        if self.fit is None or "pictures" not in self.parts:
+            return None
+        return Discriminant(self.fit, self.parts["pictures"], self.positions)
 
     @cached_property
     def everything(self) -> Scope:
         """The scope of a search without a filter."""
         return Scope(
             None,
-            int(np.count_nonzero(self._present)),
+            int(np.count_nonzero(self.present)),
             {name: int(self.parts[name].counts.sum()) for name in self.weights},
         )
 
     @cached_property
-    def _present(self) -> npt.NDArray[np.bool_]:
+    def present(self) -> npt.NDArray[np.bool_]:
         """Which classes have an entry that a search could find."""
         return np.asarray(np.logical_or.reduce([self.parts[name].counts > 0 for name in self.weights]))
 
-    def scope(self, labels: Collection[str] | None, tags: Collection[str] | None) -> Scope:
-        """The classes that are among the labels, if any are given, and have one of the tags, if any are given.
+    def scope(self, labels: Collection[str] | None, tags: Collection[str] | None, *, missing_ok: bool = False) -> Scope:
+        """The classes among the given labels that have one of the given tags; None selects all.
 
         Raises:
-            InputError: There is no such label or tag.
+            InputError: A label or tag is unknown, unless `missing_ok`.
         """
         if labels is None and tags is None:
             return self.everything
@@ -81,98 +121,54 @@ class State:
             if isinstance(given, str):
                 raise InputError(f"{what}={given!r}: give a list of {what}, even of one")
         allowed = np.zeros(len(self.names), np.uint8)
+        if labels is not None and missing_ok:
+            labels = [label for label in labels if label in self.positions]
         wanted = [self.position(label) for label in labels] if labels is not None else slice(None)
         allowed[wanted] = 1
         if tags is not None:
             tagged = np.zeros(len(self.names), np.uint8)
-            for tag in tags:
+            for given in tags:
+                tag = composed(given) if isinstance(given, str) and given not in self.tags else given
                 if tag not in self.tags:
+                    if missing_ok:
+                        continue
                     raise InputError(f"the memory has no tag {tag!r}; it has {', '.join(sorted(self.tags)) or 'none'}")
                 tagged[[self.positions[name] for name in self.tags[tag]]] = 1
             allowed &= tagged
         reach = {name: int(self.parts[name].counts[allowed != 0].sum()) for name in self.weights}
-        return Scope(allowed, int(np.count_nonzero(self._present & (allowed != 0))), reach)
+        return Scope(allowed, int(np.count_nonzero(self.present & (allowed != 0))), reach)
 
     def position(self, label: str) -> int:
-        """A class's place among the names.
+        """The position of a class among the names.
 
         Raises:
-            InputError: There is none of that name.
+            InputError: The class is unknown.
         """
-        position = self.positions.get(label)
-        if position is None:
-            raise InputError(f"the memory has no class {label!r} ({len(self.names)} others)")
-        return position
+        known = self.known(label)
+        if known is None:
+            raise InputError(
+                f"the memory has no class {label!r} ({len(self.names)} others)"
+                "; `rar-export inspect` with --html lists them"
+            )
+        return self.positions[known]
 
-    def apply(self, change: Change) -> State:
-        """The state after a change.
+    def apply(self, *changes: Change) -> State:
+        """The state after some changes, in order.
 
         Raises:
-            InputError: It names a class that is not there.
+            InputError: A change names an unknown class.
         """
-        if isinstance(change, Add):
-            return self._add(change.entries)
-        if isinstance(change, Remove):
-            gone = self.position(change.label)
-            tags = {tag: names - {change.label} for tag, names in self.tags.items()}
-            return self._move(gone, -1, tags)
-        old = self.position(change.old)
-        state = self._forget(change.old) if change.forget else self
-        tags = {tag: _renamed(names, change.old, change.new) for tag, names in self.tags.items()}
-        if change.new in self.positions:
-            state = state._move(old, self.position(change.new), tags)
-        else:
-            names = (*self.names[:old], change.new, *self.names[old + 1 :])
-            state = replace(state, names=names, tags=tags)
-        return state._add(change.entries)
-
-    def _add(self, entries: Mapping[Modality, Entries]) -> State:
-        wanted = dict.fromkeys(label for own in entries.values() for label in own.labels)
-        new = [label for label in wanted if label not in self.positions]
-        names = (*self.names, *new)
-        positions = self.positions | {label: len(self.names) + i for i, label in enumerate(new)}
-        parts = {name: part.grown(len(names)) for name, part in self.parts.items()}
-        for name, own in entries.items():
-            part = parts.get(name) or Part.empty(own.vectors.shape[1], len(names))
-            labels = np.array([positions[label] for label in own.labels], np.int32)
-            parts[name] = part.appended(own.vectors, labels, own.sources)
-        return replace(self, names=names, parts=parts)
-
-    def _move(self, gone: int, target: int, tags: Mapping[str, frozenset[str]]) -> State:
-        """Without a class, whose entries go to another one; or go, for target -1."""
-        moves = np.arange(len(self.names) + 1, dtype=np.int32)
-        moves[gone + 1 :] -= 1
-        moves[gone] = moves[target] if target >= 0 else -1
-        moves[-1] = -1
-        names = (*self.names[:gone], *self.names[gone + 1 :])
-        return replace(
-            self,
-            names=names,
-            tags=tags,
-            parts={name: part.moved(moves, len(names)) for name, part in self.parts.items()},
-        )
-
-    def _forget(self, label: str) -> State:
-        """Without the texts that are no more than a class's name."""
-        if "texts" not in self.parts:
-            return self
-        part = self.parts["texts"]
-        gone = [entry for entry in part.entries(self.position(label)) if part.source(entry) == label]
-        return replace(self, parts={**self.parts, "texts": part.without(gone)}) if gone else self
-
-
-def _renamed(names: frozenset[str], old: str, new: str) -> frozenset[str]:
-    return names - {old} | {new} if old in names else names
+        return replayed(self, changes)
 
 
 def weights_of(text_weight: float) -> dict[Modality, float]:
-    """The modalities that take part under a weight of the texts, with theirs."""
+    """The weights of the modalities that take part, given the texts' weight."""
     weights: dict[Modality, float] = {"pictures": 1 - text_weight, "texts": text_weight}
     return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 def misfit(parts: Collection[Modality], text_weight: float) -> str | None:
-    """Why a memory of these parts cannot be searched with this weight of its texts; None where it can."""
+    """Why a memory of these parts cannot be searched with this weight of its texts; None if it can."""
     if not 0 <= text_weight <= 1:
         return f"text_weight {text_weight} is not between 0 (pictures only) and 1 (texts only)"
     missing = [name for name in weights_of(text_weight) if name not in parts]

@@ -1,21 +1,26 @@
-"""What a process holds that changes a memory: the lock and the open log."""
+"""What a process holds while it changes a memory: the lock and the open log."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..bundle import Bundle, stage, sweep
+from ..bundle.change import stage
+from ..bundle.lock import folder_lock
+from ..bundle.manifest import Bundle, signature
+from ..bundle.unfinished import sweep
 from ..errors import BundleError
 from . import log
 from .changes import Change, encode
 from .compact import write_generation
 from .lock import WriterLock
-from .view import LOG, View, signature
+from .view import LOG, View
 
 
 class Writer:
-    """Holds a memory's lock from when it is made until `close`.
+    """Holds a memory's lock from construction until `close`.
 
     Args:
         root: The bundle.
@@ -27,54 +32,71 @@ class Writer:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = WriterLock(root)
-        # The log, and the memory that it belongs to.
-        self._log: tuple[str, log.LogWriter] | None = None
+        self._log: log.LogWriter | None = None
         sweep(root, "memory")
 
     @property
     def alive(self) -> bool:
-        """Whether this process holds the lock still: a forked child does not."""
+        """Whether this process still holds the lock; see `WriterLock.held`."""
         return self._lock.held
 
     def write(self, view: View, change: Change) -> View:
-        """Makes a change, durably, and returns the view with it.
+        """Writes a change to the disk and returns the view with it.
 
         Args:
-            view: The memory as it is; `follow` was asked since the lock is held.
+            view: The current view; `follow` was called since the lock is held.
             change: The change.
 
         Raises:
-            InputError: The change cannot be made of this memory, or is too large.
-            BundleError: It cannot be written; all is as it was.
+            InputError: The change does not apply to this memory, or is too large.
+            BundleError: The change cannot be written; nothing changed.
         """
         state = view.state.apply(change)
-        if self._log is None or self._log[0] != view.fingerprint:
-            self._close_log()
-            self._log = (view.fingerprint, log.LogWriter(self._root / LOG, view.fingerprint, view.position))
-        position = self._log[1].append(encode(change))
-        return replace(view, state=state, log=signature(self._root / LOG), position=position)
+        content = encode(change)
+        with self._locked():
+            if self._log is None or self._log.position != view.position:
+                self._close_log()
+                self._log = log.LogWriter(self._root / LOG, view.fingerprint, view.position)
+            position = self._log.append(content)
+            return replace(view, state=state, log=signature(self._root / LOG), position=position)
 
     def compact(self, view: View) -> None:
         """Folds the changes into a new generation of the memory's files.
 
         Raises:
-            BundleError: It cannot be written; all is as it was.
+            BundleError: The files cannot be written; nothing changed.
         """
+        bundle = Bundle.open(self._root)
         try:
-            with stage(self._root, "memory") as staging:
-                write_generation(Bundle.open(self._root), view.state, staging)
+            with stage(self._root, "memory", onto=bundle.component("memory"), check=self._lock.check) as staging:
+                write_generation(bundle, view.state, staging)
         except OSError as error:
             raise BundleError(f"{self._root}: cannot be written ({error}); the memory is as it was") from error
-        # It names the generation before and would not be read any more.
+        # It names the previous generation and would not be read any more.
         self._close_log()
-        log.remove(self._root / LOG)
+        with self._locked():
+            log.remove(self._root / LOG)
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Releases the lock."""
         self._close_log()
         self._lock.release()
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The folder is locked and this process still holds the writer's lock: no other writes until the block ends.
+
+        Raises:
+            BundleError: The bundle is gone, or this process lost the lock.
+        """
+        try:
+            with folder_lock(self._root):
+                self._lock.check()
+                yield
+        except OSError as error:
+            raise BundleError(f"{self._root}: cannot be changed ({error.strerror}); check the path") from error
+
     def _close_log(self) -> None:
         if self._log is not None:
-            self._log[1].close()
+            self._log.close()
             self._log = None

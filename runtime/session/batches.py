@@ -1,7 +1,7 @@
-"""Runs a batch in several parts: where an engine's profiles do not hold it, or memory does not.
+"""Runs a batch in several parts if it does not fit an engine's profiles, or memory.
 
-A graph's batch is the first dimension of each input and output that is not fixed. That is the first one, but for the
-positions of M-RoPE, [3, N, L].
+The batch is the first dynamic dimension of each input and output. That is dimension 0, except for M-RoPE positions,
+[3, N, L].
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..engines import Profile
 from ..errors import InputError, OutOfMemoryError, ProviderError
 from .protocol import Array
+from .tensorrt.stored import Profile
 from .tensors import Tensor
 
 _LOG = logging.getLogger("rar")
@@ -36,18 +36,18 @@ class Piece:
 
 
 def batch_axis(shape: Sequence[int | str | None]) -> int | None:
-    """Where the batch is in a graph's tensor: the first dimension that is a name, None or -1."""
+    """The batch dimension of a graph's tensor: the first that is a name, None or -1."""
     return next((axis for axis, size in enumerate(shape) if not isinstance(size, int) or size < 0), None)
 
 
 def plan(profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]], axes: Axes) -> list[Piece]:
-    """How inputs of these shapes are run by an engine.
+    """Plans how an engine runs inputs of these shapes.
 
-    They run at once in the tightest profile that holds them; where the batch is too large for all, in parts as large
-    as any profile allows.
+    They run at once in the tightest profile that holds them. If the batch is too large for every profile, it runs in
+    the largest parts that a profile allows.
 
     Raises:
-        ProviderError: No profile holds them, however small the parts.
+        ProviderError: No profile holds the inputs, however small the parts.
     """
     count = _count(shapes, axes)
     tightest = _tightest(profiles, shapes)
@@ -56,7 +56,7 @@ def plan(profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]], axes:
     most = max((_most(profile, shapes, axes) for profile in profiles), default=0)
     if not 0 < most < count:
         raise ProviderError(_misfit(profiles, shapes, axes))
-    # As equal as can be: a small rest might be less than a profile takes.
+    # Parts of nearly equal size: a small rest might be below a profile's minimum.
     parts = -(-count // most)
     pieces, start = [], 0
     for part in range(parts):
@@ -76,21 +76,21 @@ def run_pieces(
     into: Into,
     axes: Axes,
 ) -> dict[str, Array]:
-    """Runs each part and joins what they give; one that is all of the batch is not copied."""
+    """Runs each part and joins the outputs; a single part is not copied."""
     if len(pieces) == 1:
         return run(pieces[0], inputs, into)
-    found = []
+    results = []
     for piece in pieces:
         part = {name: _part(value, axes.get(name), piece.rows) for name, value in inputs.items()}
-        found.append(run(piece, part, {name: _rows(t, axes.get(name), piece.rows) for name, t in into.items()}))
-    return {name: np.concatenate([part[name] for part in found], axes.get(name) or 0) for name in found[0]}
+        results.append(run(piece, part, {name: _rows(t, axes.get(name), piece.rows) for name, t in into.items()}))
+    return {name: np.concatenate([part[name] for part in results], axes.get(name) or 0) for name in results[0]}
 
 
 def run_or_halve(run: Run, inputs: Values, into: Into, axes: Axes, what: str) -> dict[str, Array]:
-    """Runs a batch; where the device's memory does not hold it, in two halves.
+    """Runs a batch, or its two halves if the device's memory does not hold it.
 
     Raises:
-        OutOfMemoryError: Nor does it hold a half, or there is nothing to halve.
+        OutOfMemoryError: The memory does not hold half of it either, or the batch is 1.
     """
     try:
         return run(inputs, into)
@@ -133,7 +133,7 @@ def _tightest(profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]]) 
 
 
 def _most(profile: Profile, shapes: Mapping[str, Sequence[int]], axes: Axes) -> int:
-    """The largest part of the batch that a profile holds; 0 where another dimension does not fit."""
+    """The largest part of the batch that a profile holds; 0 if another dimension does not fit."""
     most = min(
         (high[axis] for name, (_, _, high) in profile.shapes.items() if (axis := axes.get(name)) is not None), default=0
     )
@@ -148,11 +148,11 @@ def _resized(shapes: Mapping[str, Sequence[int]], axes: Axes, count: int) -> dic
 
 
 def _misfit(profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]], axes: Axes) -> str:
-    """Which input keeps each profile from holding them; the batch is blamed last, since it can be split."""
-    found = []
+    """For each profile, the input that does not fit it; the batch dimension is blamed last, because it can be split."""
+    misfits = []
     for profile in profiles:
         if shapes.keys() != profile.shapes.keys():
-            found.append(f"{profile.name} takes {', '.join(profile.shapes)}, not {', '.join(shapes)}")
+            misfits.append(f"{profile.name} takes {', '.join(profile.shapes)}, not {', '.join(shapes)}")
             continue
         wrong = {
             name: axis
@@ -162,8 +162,8 @@ def _misfit(profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]], ax
         }
         name = min(wrong, key=lambda name: wrong[name] == axes.get(name))
         low, _, high = profile.shapes[name]
-        found.append(f"{profile.name} takes {name} from {list(low)} to {list(high)}, not {list(shapes[name])}")
-    return f"no profile of the engine holds these inputs: {'; '.join(found)}; build it with larger profiles"
+        misfits.append(f"{profile.name} takes {name} from {list(low)} to {list(high)}, not {list(shapes[name])}")
+    return f"no profile of the engine holds these inputs: {'; '.join(misfits)}; build it with larger profiles"
 
 
 def _part(value: Array | Tensor, axis: int | None, rows: slice) -> Array | Tensor:

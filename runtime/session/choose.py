@@ -1,49 +1,80 @@
-"""Opens the graphs of a bundle on one device, and says what runs them and why nothing faster does."""
+"""Opens the graphs of a bundle on one device, and reports what runs them and why nothing faster does."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
-from .. import engines
-from ..bundle import Bundle
-from ..engine_checks import checks, worst_cosine
-from ..engines import LIMITS, EngineRecord, Parity, Profile, Target
-from ..errors import BundleError, InputError, ProviderError
-from ..tensorrt_library import Library, load_library
-from . import options as provider_options
-from .cuda import cuda
-from .engine import EngineSession
-from .gpu import Gpu, find_gpu
-from .obstacles import check_provider
-from .onnx import OnnxSession
-from .options import Options
-from .protocol import Session
+from ..bundle.manifest import Bundle
+from ..errors import InputError, ProviderError
+from ..machine import cpu
+from . import checks
+from .cuda.device import cuda
+from .cuda.gpu import Gpu, find_gpu
+from .onnxruntime import options as provider_options
+from .onnxruntime.graph import OnnxSession
+from .onnxruntime.obstacles import check_provider
+from .onnxruntime.options import Options
+from .protocol import Session, closed
+from .tensorrt import stored
+from .tensorrt.engine import EngineSession
+from .tensorrt.library import Library, load_library
+from .tensorrt.stored import EngineRecord, Profile, Target
 
 _LOG = logging.getLogger("rar")
 
 ENGINE = "engine"
-# What `auto` tries, best first.
+# The order in which `auto` tries providers, best first.
 ORDER = (ENGINE, "tensorrt", "tensorrt-rtx", "cuda", "cpu")
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A session, and what its results depend on.
+
+    Attributes:
+        session: The session.
+        place: What runs it.
+        precision: An engine's precision; None for the graph's own.
+    """
+
+    session: Session
+    place: checks.Place
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The comparison of a graph with fp32 on one provider; see `Sessions.check`."""
+
+    key: checks.Key
+    measured: checks.Measured
+
+    @property
+    def passed(self) -> bool:
+        """Whether the graph is within its limits."""
+        return self.measured.within(self.key.limit)
+
+
 class Sessions:
-    """Opens the graphs of a bundle.
+    """Opens the graphs of a bundle. Each is compared with its stored fp32 runs before its first answer.
 
     Args:
         bundle: The bundle.
         provider: `engine` for the bundle's engines of TensorRT or TensorRT-RTX, one of `PROVIDERS` for ONNX Runtime,
-            or `auto` for the first of `ORDER` that runs a graph, with one line to the log `rar` about what was passed
-            over.
-        threads: Threads within an operator on the CPU; None for one a core.
-        options: Provider -> its own options, before those of the bundle; see `options`.
+            or `auto` for the first of `ORDER` that runs a graph, with one line to the log `rar` about the skipped
+            ones.
+        threads: Threads within an operator on the CPU; None for one per core.
+        options: Provider -> its options, which override the bundle's; see `options`.
 
     Attributes:
-        running: Graph, as `clip/visual.onnx`, -> what runs it, for all that were opened.
+        running: Graph, such as `clip/visual.onnx`, -> what runs it, for all opened graphs.
 
     Raises:
-        InputError: An unknown provider, or options that cannot be.
+        InputError: The provider is unknown, or an option is invalid.
     """
 
     def __init__(
@@ -55,12 +86,21 @@ class Sessions:
         self._options = provider_options.check(options)
         self.running: dict[str, str] = {}
         self._said: set[str] = set()
+        self._closed = False
+        # Weakly: a session that nobody holds any more gives its memory back by itself.
+        self._opened: WeakSet[Session] = WeakSet()
 
     def of(self, bundle: Bundle) -> Sessions:
-        """The same for another bundle, or for this one as it is now; `running` is shared."""
+        """The same for another bundle, or for this one as it is now; `running` and what `close` closes are shared."""
         other = Sessions(bundle, self._provider, self._threads, self._options)
-        other.running, other._said = self.running, self._said
+        other.running, other._said, other._opened = self.running, self._said, self._opened
         return other
+
+    def close(self) -> None:
+        """Closes all sessions that were opened; they can neither run nor be opened again."""
+        self._closed = True
+        for session in list(self._opened):
+            session.close()
 
     def open(self, component: str, name: str, *, fp16: bool = False) -> Session:
         """Opens one graph.
@@ -71,46 +111,116 @@ class Sessions:
             fp16: Whether the graph computes in fp16.
 
         Raises:
-            ProviderError: What was asked for cannot run it; with `auto`, nothing can.
+            ProviderError: The requested provider cannot run it; with `auto`, none can.
             BundleError: The graph, or an engine of it, is missing or damaged.
+            InputError: The sessions are closed.
         """
+        if self._closed:
+            raise closed(f"{component}/{name}")
         graph = f"{component}/{name}"
         path = self._bundle.graph(component, name)
-        passed: dict[str, list[str]] = {}  # reason -> whom it kept
-        for provider in [self._provider] if self._provider != "auto" else ORDER:
+        passed: dict[str, list[str]] = {}  # reason -> the providers that it ruled out
+        for provider in self._tried:
             try:
-                session = self._engine(graph) if provider == ENGINE else self._onnx(provider, component, path, fp16)
+                opened = self._open(provider, component, path, fp16)
+                self._hold(component, name, opened)
             except ProviderError as error:
                 if self._provider != "auto":
                     raise
                 passed.setdefault(str(error), []).append(provider)
                 continue
             self.running[graph] = provider
+            self._opened.add(opened.session)
             if self._provider == "auto":
                 self._say(graph, provider, passed)
-            return session
+            return opened.session
         raise ProviderError(f"nothing runs {graph}{_reasons(passed)}")
+
+    def check(self, component: str, name: str, *, fp16: bool = False) -> Iterator[Checked]:
+        """Compares a graph with fp32 again, ignoring stored outcomes, on all providers that can run it here.
+
+        Args:
+            component: The bundle's component.
+            name: The graph's name in it.
+            fp16: Whether the graph computes in fp16.
+
+        Yields:
+            The comparison on each; nothing if the graph was exported without runs.
+
+        Raises:
+            ProviderError: The provider that was named cannot run it.
+            BundleError: The graph or its runs are missing or damaged.
+        """
+        path = self._bundle.graph(component, name)
+        if not checks.has_runs(self._bundle, component, name):
+            return
+        runs = checks.load_runs(self._bundle, component, name)
+        for provider in self._tried:
+            try:
+                opened = self._open(provider, component, path, fp16)
+            except ProviderError:
+                if self._provider != "auto":
+                    raise
+                continue
+            try:
+                measured = checks.measure(opened.session, runs)
+            finally:
+                opened.session.close()
+            yield Checked(checks.key_of(self._bundle, component, name, opened.place, opened.precision), measured)
+
+    @property
+    def _tried(self) -> Sequence[str]:
+        return ORDER if self._provider == "auto" else [self._provider]
+
+    def _open(self, provider: str, component: str, path: Path, fp16: bool) -> _Opened:
+        if provider == ENGINE:
+            return self._engine(f"{component}/{path.name}")
+        return self._onnx(provider, component, path, fp16)
+
+    def _hold(self, component: str, name: str, opened: _Opened) -> None:
+        """See `checks.hold`; a bundle from before stored runs is recognised by its content."""
+        try:
+            if checks.has_runs(self._bundle, component, name):
+                key = checks.key_of(self._bundle, component, name, opened.place, opened.precision)
+                checks.hold(self._bundle, opened.session, key, provider_options.cache_folder())
+                return
+            again = f"export {component} again to have them checked: {checks.again(component)}"
+            said = f"{self._bundle.root}: {component} was exported without inputs to check its graphs with"
+            if opened.place.provider == ENGINE:
+                raise ProviderError(f"{said}, and no engine answers unchecked; {again}, then `rar-export engine`")
+        except Exception:
+            opened.session.close()
+            raise
+        if said not in self._said:
+            self._said.add(said)
+            _LOG.warning("%s: whether %s gives what it should is not known; %s", said, opened.place, again)
 
     def _say(self, graph: str, provider: str, passed: Mapping[str, Sequence[str]]) -> None:
         reasons = _reasons(passed)
-        # Once, unless another graph fares otherwise.
+        # Logged once, unless another graph has another result.
         known = reasons in self._said
         self._said.add(reasons)
         _LOG.log(logging.DEBUG if known else logging.INFO, "%s runs on %s%s", graph, provider, reasons)
 
-    def _onnx(self, provider: str, component: str, path: Path, fp16: bool) -> Session:
+    def _onnx(self, provider: str, component: str, path: Path, fp16: bool) -> _Opened:
+        import onnxruntime as ort
+
         check_provider(provider)
-        settings = provider_options.merged(
-            provider,
-            self._cache(provider, component, path),
-            self._profiles(f"{component}/{path.name}"),
-            provider_options.of_bundle(self._bundle, component),
-            self._options,
-        )
-        return OnnxSession(path, provider, self._threads, fp16=fp16, options=settings)
+
+        def settings(cache: Path) -> dict[str, str]:
+            profiles = self._profiles(f"{component}/{path.name}")
+            of_bundle = provider_options.of_bundle(self._bundle, component)
+            return provider_options.merged(provider, cache, profiles, of_bundle, self._options)
+
+        processor = cpu.describe() if provider == "cpu" else find_gpu().arch
+        # The folder of compiled files does not affect results.
+        told = ", ".join(f"{name} {value}" for name, value in sorted(settings(Path("cache")).items()))
+        place = checks.Place(provider, f"onnxruntime {ort.__version__}", processor, told)
+        used = settings(self._cache(provider, component, path))
+        return _Opened(OnnxSession(path, provider, self._threads, fp16=fp16, options=used), place)
 
     def _cache(self, provider: str, component: str, path: Path) -> Path:
-        """Where a provider keeps what it compiles of a graph as it is now, for this GPU and this ONNX Runtime."""
+        """A provider's folder for the compiled form of this graph, for this GPU and this ONNX Runtime."""
         import onnxruntime as ort
 
         made_by = provider if provider == "cpu" else f"{provider}-{ort.__version__}-{find_gpu().arch}"
@@ -121,73 +231,32 @@ class Sessions:
         for name, part in self._bundle.components.items():
             if name.startswith("engines/"):
                 target = Target(*(str(part.info.get(key)) for key in ("library", "version", "arch")))
-                if found := engines.records(self._bundle, target).get(graph):
-                    return found.key.profiles
+                if record := stored.records(self._bundle, target).get(graph):
+                    return record.key.profiles
         return ()
 
-    def _engine(self, graph: str) -> Session:
-        """The graph's engine for this GPU by a library that is here, compared if that was not done yet."""
+    def _engine(self, graph: str) -> _Opened:
+        """The graph's engine for this GPU, by an installed library."""
         gpu = find_gpu()
         reasons = []
-        for name in engines.LIBRARIES:
+        for name in stored.LIBRARIES:
             try:
                 library = load_library(name)
-                record = engines.find(self._bundle, graph, Target(name, library.version, gpu.arch))
-                return self._opened(record, library, gpu)
+                record = stored.find(self._bundle, graph, Target(name, library.version, gpu.arch))
+                return self._load(record, library, gpu)
             except ProviderError as error:
                 reasons.append(str(error))
         raise ProviderError("; ".join(reasons))
 
-    def _opened(self, record: EngineRecord, library: Library, gpu: Gpu) -> Session:
-        path = engines.engine_file(self._bundle, record)
-        cache = provider_options.cache_folder() / library.name / f"{record.key.sha256[:16]}-{gpu.arch}.cache"
-        weights = self._bundle.graph(*record.graph.split("/")) if "weight-stripped" in record.key.flags else None
-        session = EngineSession(path, library, record.key.profiles, cuda(), weights=weights, cache=cache)
-        if record.parity is None:
-            self._bundle = accept(self._bundle, record, session, gpu.name)
-        return session
+    def _load(self, record: EngineRecord, library: Library, gpu: Gpu) -> _Opened:
+        path = stored.engine_file(self._bundle, record)
+        key = record.key
+        cache = provider_options.cache_folder() / library.name / f"{key.sha256[:16]}-{gpu.arch}.cache"
+        session = EngineSession(path, library, key.profiles, cuda(), cache=cache)
+        place = checks.Place(ENGINE, f"{library.name} {library.version}", gpu.arch, key.sha256)
+        return _Opened(session, place, key.precision)
 
 
 def _reasons(passed: Mapping[str, Sequence[str]]) -> str:
-    found = "; ".join(f"{', '.join(providers)} ({reason})" for reason, providers in passed.items())
-    return f"; passed over: {found}" if found else ""
-
-
-def accept(bundle: Bundle, record: EngineRecord, session: Session, device: str) -> Bundle:
-    """Compares what a session makes of an engine's stored inputs with what ONNX Runtime made of them on the CPU.
-
-    The result is stored in the bundle, so that it is done once; where the bundle cannot be written it is done at each
-    opening.
-
-    Args:
-        bundle: The bundle.
-        record: The engine's entry.
-        session: The engine.
-        device: Name of the GPU.
-
-    Returns:
-        The bundle as it is then.
-
-    Raises:
-        ProviderError: The engine is too far off, or gives numbers that are not finite; it is closed.
-        BundleError: The stored runs are missing or damaged.
-    """
-    cosines = [
-        worst_cosine(check.outputs, session.run(check.inputs, list(check.outputs))) for check in checks(bundle, record)
-    ]
-    # NaN wins: min() would pass over it.
-    worst = next((cosine for cosine in cosines if cosine != cosine), min(cosines))
-    limit = LIMITS[record.key.precision]
-    try:
-        bundle = engines.set_parity(bundle, record, Parity(worst, device))
-    except (BundleError, OSError) as error:
-        _LOG.info("%s: how it compared cannot be stored (%s); it is compared again next time", record.graph, error)
-    if not worst >= limit:
-        session.close()
-        raise ProviderError(
-            f"{bundle.root}: the engine of {record.graph} for {record.key.target} is rejected: on {device} its worst "
-            f"cosine to ONNX Runtime is {worst:.5f}, limit {limit}; build it at another --precision or with another "
-            "version of the library"
-        )
-    _LOG.info("%s: the engine for %s was compared on %s: cosine %.6f", record.graph, record.key.target, device, worst)
-    return bundle
+    listed = "; ".join(f"{', '.join(providers)} ({reason})" for reason, providers in passed.items())
+    return f"; passed over: {listed}" if listed else ""

@@ -1,4 +1,4 @@
-"""One protocol for whatever runs a graph."""
+"""The one protocol for everything that runs a graph."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from .tensors import Device, Tensor
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
 
 class Session(Protocol):
-    """A loaded graph: named NumPy arrays in, named NumPy arrays out. May be called from several threads.
+    """A loaded graph: named NumPy arrays in, named NumPy arrays out. Several threads may call it.
 
     Attributes:
         provider: What runs it; see `PROVIDERS`.
-        outputs: Names of what it can give.
-        device: Where tensors that stay between runs are made.
+        outputs: Names of the graph's outputs.
+        device: Makes the tensors that stay between runs.
     """
 
     provider: str
@@ -41,11 +42,17 @@ class Session(Protocol):
 
         Raises:
             BundleError: The graph does not take these inputs, lacks these outputs, or fails on them.
-            OutOfMemoryError: The device has not the memory for them, nor for half a batch of them.
+            OutOfMemoryError: The device has too little memory for the batch, and for half of it.
             ProviderError: The device failed.
+            InputError: The session is closed, or was opened before this process was forked.
         """
         ...
 
     def close(self) -> None:
-        """Gives the memory back; the session cannot run any more."""
+        """Frees the memory; the session cannot run any more."""
         ...
+
+
+def closed(graph: str) -> InputError:
+    """The error of whoever runs or opens a graph after `close`."""
+    return InputError(f"{graph}: its session is closed; open the bundle again")

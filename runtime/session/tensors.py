@@ -1,4 +1,4 @@
-"""Memory that sessions read from and write to where it lies, on the host or on a GPU."""
+"""Memory that sessions read and write in place, on the host or on a GPU."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Tensor:
     """A contiguous array in a device's memory.
 
     Attributes:
-        address: Of its first element.
+        address: The address of its first element.
         shape: Its dimensions.
         dtype: Its elements.
-        owner: What keeps the memory; it is given back when nothing holds it any more.
+        owner: Keeps the memory alive; the memory is freed when nothing refers to the owner.
     """
 
     address: int
@@ -47,7 +47,7 @@ class Tensor:
 
 
 class Device(Protocol):
-    """Where tensors are made and copied.
+    """Makes and copies tensors.
 
     Attributes:
         kind: `cpu` or `cuda`, as ONNX Runtime calls it.
@@ -56,7 +56,7 @@ class Device(Protocol):
     kind: Literal["cpu", "cuda"]
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Tensor:
-        """A tensor whose content is undefined.
+        """A tensor with undefined content.
 
         Raises:
             OutOfMemoryError: The device has no memory left for it.
@@ -70,13 +70,13 @@ class Device(Protocol):
     def copy(
         self, target: int, source: int, *, target_pitch: int, source_pitch: int, width: int, height: int = 1
     ) -> None:
-        """Copies `height` rows of `width` bytes; returns when they are there.
+        """Copies `height` rows of `width` bytes; returns when the copy is complete.
 
         Args:
             target: Address of the first row to write.
             source: Address of the first row to read.
             target_pitch: Bytes from one row to the next.
-            source_pitch: The same of the source.
+            source_pitch: The same for the source.
             width: Bytes of a row.
             height: Rows.
         """

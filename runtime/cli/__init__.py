@@ -1,0 +1,1 @@
+"""The command `rar-recognize`, and what all commands share."""

@@ -1,0 +1,1 @@
+"""Boxes of detected objects instead of whole pictures: frames, annotation files, confidence."""

@@ -1,0 +1,1 @@
+"""Second: pictures and texts become embeddings in one space."""

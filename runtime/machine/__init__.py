@@ -1,0 +1,1 @@
+"""What this machine offers: cores that the process may use, and instruction sets."""

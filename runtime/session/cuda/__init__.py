@@ -1,0 +1,1 @@
+"""One NVIDIA GPU: its properties, its memory, and the two packages that reach its driver."""

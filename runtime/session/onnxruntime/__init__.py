@@ -1,0 +1,1 @@
+"""ONNX Runtime, on the CPU or through the providers of a GPU."""

@@ -1,0 +1,1 @@
+"""From a source to its results: read as it comes, prepared ahead, given out in order."""
