@@ -1,4 +1,4 @@
-"""What every training here shares: the order of the samples, the learning rate, and the log."""
+"""Shared by all trainings: the order of the samples, the learning rate, and the log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rar.runtime.files import atomic_file
+from rar.runtime.bundle.files import atomic_file
 
 
 class Order:
-    """Which samples a step takes: each epoch has an order of its own, and a resumed run goes on as it would have.
+    """The samples of each step: each epoch has its own order, and a resumed run continues in the same order.
 
     Args:
-        count: Samples there are.
-        batch: Samples a step.
-        seed: Of the orders.
+        count: The number of samples.
+        batch: Samples per step.
+        seed: Seed of the orders.
     """
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
@@ -29,7 +29,7 @@ class Order:
         self._epochs: dict[int, npt.NDArray[np.int64]] = {}
 
     def __call__(self, step: int) -> list[int]:
-        """The places of a step's samples; a batch may reach into the next epoch."""
+        """The positions of a step's samples; a batch may reach into the next epoch."""
         places = [divmod(place, self._count) for place in range(step * self._batch, (step + 1) * self._batch)]
         epochs = {epoch for epoch, _ in places}
         self._epochs = {epoch: self._epochs[epoch] if epoch in self._epochs else self._order(epoch) for epoch in epochs}
@@ -54,14 +54,14 @@ def append(log: Path, line: Mapping[str, Any]) -> None:
 
 
 def cut(log: Path, done: int) -> None:
-    """Drops what a log tells of steps that are not kept: they will be done again."""
+    """Drops the log lines of steps that will be done again."""
     if not done:
         log.unlink(missing_ok=True)
     if not log.exists():
         return
     kept = []
     for line in log.read_text(encoding="utf-8").split("\n"):
-        with suppress(ValueError, KeyError, TypeError):  # the last one may be cut off
+        with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off
             if json.loads(line)["step"] <= done:
                 kept.append(line + "\n")
     with atomic_file(log) as file:

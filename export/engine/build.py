@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rar.runtime.engines import Profile
 from rar.runtime.errors import ExportError
-from rar.runtime.tensorrt_library import Library
+from rar.runtime.session.tensorrt.library import Library
+from rar.runtime.session.tensorrt.stored import Profile
 
 from .callbacks import Logger, make_logger, make_monitor
 
@@ -18,25 +18,6 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to build.
-
-    Attributes:
-        weight_stripped: Leaves the weights out; the runtime puts them back from the bundle's graph.
-        memory: Bytes of scratch memory on the device that an engine may take; None for the library's own limit.
-    """
-
-    weight_stripped: bool = False
-    memory: int | None = None
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """For the engine's key."""
-        memory = () if self.memory is None else (f"memory-{self.memory}",)
-        return (*memory, *(("weight-stripped",) if self.weight_stripped else ()))
 
 
 @dataclass(frozen=True)
@@ -48,7 +29,12 @@ class Built:
 
 
 def build(
-    library: Library, arch: str, path: Path, profiles: Sequence[Profile], settings: Settings, timing: bytes = b""
+    library: Library,
+    arch: str,
+    path: Path,
+    profiles: Sequence[Profile],
+    memory: int | None = None,
+    timing: bytes = b"",
 ) -> Built:
     """Builds a strongly typed engine: the types are those of the graph.
 
@@ -57,7 +43,7 @@ def build(
         arch: Such as `sm89`; `target.choose` has checked it.
         path: The graph, its weights beside it.
         profiles: The shapes to build for.
-        settings: See `Settings`.
+        memory: Bytes of scratch memory on the device that the engine may take; None for the library's own limit.
         timing: An earlier build's `Built.timing`.
 
     Raises:
@@ -78,17 +64,16 @@ def build(
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = api.OnnxParser(network, cast("trt.ILogger", logger))  # owns the weights until the engine is built
     if not parser.parse_from_file(str(path)):
-        raise ExportError(f"{path.name}: TensorRT's parser refuses it: {_parser_errors(parser) or _said(logger)}")
+        raise ExportError(
+            f"{path.name}: TensorRT's parser refuses it: {_parser_errors(parser) or _said(logger)}"
+            "; export the graph again, or use a newer TensorRT"
+        )
     config = builder.create_builder_config()
     for profile in profiles:
         config.add_optimization_profile(_optimize(api, builder, network, profile, path))
     rtx = library.name == "tensorrt_rtx"
-    if settings.weight_stripped:
-        config.set_flag(api.BuilderFlag.STRIP_PLAN)
-        # What each library's documentation pairs it with.
-        config.set_flag(api.BuilderFlag.REFIT if rtx else api.BuilderFlag.REFIT_IDENTICAL)
-    if settings.memory is not None:
-        config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, settings.memory)
+    if memory is not None:
+        config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, memory)
     if rtx:
         _aim(library, config, arch)
     cache = None if rtx else _attach_timing(config, timing)
@@ -99,7 +84,10 @@ def build(
     if monitor.stopped:
         raise KeyboardInterrupt
     if engine is None:
-        raise ExportError(f"{path.name}: {library.name} cannot build it for {arch}: {_said(logger)}")
+        raise ExportError(
+            f"{path.name}: {library.name} cannot build it for {arch}: {_said(logger)}"
+            "; try another --library or --precision, see `rar-export engine --help`"
+        )
     return Built(memoryview(cast(Any, engine)), bytes(cache.serialize()) if cache is not None else b"")
 
 
@@ -120,7 +108,10 @@ def _optimize(
 ) -> trt.IOptimizationProfile:
     names = {network.get_input(number).name for number in range(network.num_inputs)}
     if names != profile.shapes.keys():
-        raise ExportError(f"{path.name}: takes {', '.join(sorted(names))}, which is not what this package exports")
+        raise ExportError(
+            f"{path.name}: takes {', '.join(sorted(names))}, which is not what this package exports"
+            "; export it again with this version"
+        )
     made = builder.create_optimization_profile()
     for name, (low, best, high) in profile.shapes.items():
         made.set_shape(name, api.Dims(low), api.Dims(best), api.Dims(high))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from tqdm import tqdm
 
-from rar.runtime.tensorrt_library import Library
+from rar.runtime.session.tensorrt.library import Library
 
 _log = logging.getLogger(__name__)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
-from rar.runtime.engine_checks import Array, Check, worst_cosine
-from rar.runtime.engines import LIMITS
 from rar.runtime.errors import ExportError
+from rar.runtime.session import session_options
+from rar.runtime.session.checks import LIMITS, Run, compare
 
-from ..graph import is_convolutional
-from ..half import to_half
+from ..graphs.half import to_half
+from ..graphs.precisions import is_convolutional
 from . import quantize
 
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
@@ -34,7 +35,7 @@ class Form:
 
     Attributes:
         path: It.
-        cosine: Where it was converted, the worst cosine to the bundle's own graph over the stored runs.
+        cosine: Where it was converted, its worst cosine to fp32 over the stored runs.
     """
 
     path: Path
@@ -87,34 +88,28 @@ def plan_precision(
     return precision, (WEIGHTS_ONLY,) if weights_only else ()
 
 
-def check_conversion(graph: str, own: str, precision: Precision, weight_stripped: bool) -> None:
+def check_conversion(graph: str, exported: str, precision: Precision) -> None:
     """Refuses what cannot be made of a bundle's graph.
 
     Args:
         graph: Its name.
-        own: From `graph_precision`.
+        exported: From `graph_precision`.
         precision: From `plan_precision`.
-        weight_stripped: Whether the engine is to take its weights from the bundle.
 
     Raises:
         ExportError: So it is.
     """
-    if own == "fp16" and precision != "fp16":
+    if exported == "fp16" and precision != "fp16":
         raise ExportError(f"{graph}: is fp16; for engines at {precision} export the bundle with --precision fp32")
-    if weight_stripped and own != precision:
-        raise ExportError(
-            f"{graph}: an engine at {precision} has weights that this {own} bundle does not hold; build without "
-            f"--weight-stripped, or at {own}, or export the bundle with --precision {precision}"
-        )
 
 
 def prepare(
     source: Path,
     folder: Path,
-    own: Precision,
+    exported: Precision,
     precision: Precision,
     weights_only: bool,
-    checks: Sequence[Check],
+    runs: Sequence[Run],
     samples: Callable[[], Iterable[quantize.Inputs]],
 ) -> Form:
     """Writes the graph to build from and compares it with the source.
@@ -122,16 +117,16 @@ def prepare(
     Args:
         source: The bundle's graph; `check_conversion` has checked it.
         folder: Where to write what is converted.
-        own: From `graph_precision`.
+        exported: From `graph_precision`.
         precision: From `plan_precision`.
         weights_only: Whether activations are left as they are at 8 bits.
-        checks: Stored runs of the source.
+        runs: The source's stored runs.
         samples: Inputs to calibrate activations on.
 
     Raises:
         ExportError: The graph has nothing to quantise, or lies too far from the source.
     """
-    if own == precision:
+    if exported == precision:
         return Form(source, None)
     path, full = folder / source.name, source
     if precision in ("int8", "fp8"):
@@ -139,16 +134,16 @@ def prepare(
         if not quantize.quantize(source, full, precision, None if weights_only else samples()):
             raise ExportError(f"{source}: has no matrix products to quantise; use --precision fp16")
     to_half(full, path)
-    found = min(worst_cosine(check.outputs, _run_as_written(path, check)) for check in checks)
-    if not found >= LIMITS[precision]:  # NaN fails
+    result = compare((run, _run_as_written(path, run)) for run in runs)
+    if not result.within(LIMITS[precision]):
         raise ExportError(
-            f"{source}: at {precision} it is too far from the bundle's own graph: cosine {found:.5f}, limit "
-            f"{LIMITS[precision]}; choose a higher --precision"
+            f"{source}: at {precision} it is too far from fp32: {result}; the limits are {LIMITS[precision]}; choose a "
+            "higher --precision"
         )
-    return Form(path, found)
+    return Form(path, result.worst)
 
 
-def _run_as_written(path: Path, check: Check) -> dict[str, Array]:
+def _run_as_written(path: Path, run: Run) -> dict[str, npt.NDArray[np.generic]]:
     """Runs a graph on the CPU without ONNX Runtime's rewriting, which has no fp8 and moves Q/DQ pairs about.
 
     What lies between two fp16 products it computes in fp32 all the same: an overflow there shows on the device only,
@@ -156,13 +151,15 @@ def _run_as_written(path: Path, check: Check) -> dict[str, Array]:
     """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    names = list(check.outputs)
+    names = list(run.outputs)
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found = session.run(names, dict(check.inputs))
+        outputs = session.run(names, dict(run.inputs))
     except Exception as error:  # ONNX Runtime raises a family of unrelated types
-        raise ExportError(f"{path.name}: ONNX Runtime cannot run the converted graph ({error})") from error
-    return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
+        raise ExportError(
+            f"{path.name}: ONNX Runtime cannot run the converted graph ({error})"
+            "; export the graph again at fp32 or fp16"
+        ) from error
+    return {name: np.asarray(array) for name, array in zip(names, outputs, strict=True)}

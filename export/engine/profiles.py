@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx
 
-from rar.runtime.bundle import Bundle
-from rar.runtime.engines import Profile, Shape
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import BundleError, InputError
+from rar.runtime.session.tensorrt.stored import Profile, Shape
 
 Batch = tuple[int, int, int]
 # Smallest, best and largest number: of the batch N, of new tokens L, of tokens in the cache P, of logits M.
@@ -135,11 +135,14 @@ def _longest_text(bundle: Bundle) -> int:
     try:
         return int(settings["truncation"]["max_length"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{bundle.root}: clip/tokenizer.json has no length to cut texts to ({error})") from error
+        raise BundleError(
+            f"{bundle.root}: clip/tokenizer.json has no length to cut texts to ({error})"
+            "; export the encoder again with `rar-export clip`"
+        ) from error
 
 
 def _tokens(bundle: Bundle, shapes: Shapes) -> tuple[int, int, int]:
-    """Of the language model: the most new tokens a call, a usual number, and what it can hold."""
+    """The language model's token counts: the most new ones a call, a usual number, and the most in its cache."""
     settings: Any = bundle.read_json("mllm", "prompt.json")
     try:
         picture, context = int(settings["image_tokens"]), int(settings["context"])

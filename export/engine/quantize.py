@@ -1,7 +1,7 @@
-"""Products with constant matrices at 8 bits, in the form of pairs of QuantizeLinear and DequantizeLinear.
+"""Quantises products with constant matrices to 8 bits, as pairs of QuantizeLinear and DequantizeLinear.
 
-TensorRT takes symmetric ones: a scale a column of the weights (int8), or one for all (fp8, E4M3), and one for a whole
-input, which covers what was seen on sample inputs.
+TensorRT takes symmetric quantisation. Weights have a scale per column (int8), or one for all (fp8, E4M3). An input has
+one scale, which covers its range on the samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..mllm.weights import Floats, Range, Rewriter, measure
+from ..graphs.weights import Floats, Range, Rewriter, measure
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -30,8 +30,8 @@ def quantize(source: Path, target: Path, precision: Literal["int8", "fp8"], samp
     Args:
         source: The fp32 graph.
         target: The graph to write.
-        precision: Of weights and inputs.
-        samples: Inputs like those it will get, to take the ranges of activations from; None quantises weights alone.
+        precision: The precision of weights and inputs.
+        samples: Typical inputs that give the ranges of activations; None quantises the weights alone.
 
     Returns:
         How many products there were.
@@ -46,9 +46,9 @@ def quantize(source: Path, target: Path, precision: Literal["int8", "fp8"], samp
             inputs[product.input] = _input(rewriter, product.input, ranges[product.input], zero, precision)
         weight = _weight(rewriter, product.weight, precision)
         output = "" if product.bias else product.output
-        found = rewriter.add("MatMul", [inputs.get(product.input, product.input), weight], output)
+        product_output = rewriter.add("MatMul", [inputs.get(product.input, product.input), weight], output)
         if product.bias:
-            rewriter.add("Add", [found, product.bias], product.output)
+            rewriter.add("Add", [product_output, product.bias], product.output)
     rewriter.save(target)
     return len(rewriter.products)
 
@@ -77,8 +77,8 @@ def _weight(rewriter: Rewriter, weight: Floats, precision: Literal["int8", "fp8"
     return rewriter.add("DequantizeLinear", names, axis=1 if scale.ndim else 0)
 
 
-def _input(rewriter: Rewriter, name: str, found: Range, zero: str, precision: str) -> str:
-    share = max(float(found.largest.max()) / _LARGEST[precision], _LEAST_SCALE)
+def _input(rewriter: Rewriter, name: str, seen: Range, zero: str, precision: str) -> str:
+    share = max(float(seen.largest.max()) / _LARGEST[precision], _LEAST_SCALE)
     scale = rewriter.constant("share", np.float32(np.float16(share)))
     return rewriter.add("DequantizeLinear", [rewriter.add("QuantizeLinear", [name, scale, zero]), scale, zero])
 

@@ -1,16 +1,13 @@
-"""Builds what a bundle lacks for a target and makes it live, engine by engine.
+"""Builds the engines that a bundle lacks for a target, and makes each live when it is finished.
 
-An engine that was finished stays whatever becomes of the next one, and nothing that is half written is ever live.
+A finished engine stays even if the next build fails. An unfinished one is never live.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,15 +16,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rar.runtime.bundle import Bundle, stage, sweep
-from rar.runtime.engine_checks import Check, save_checks
-from rar.runtime.engines import EngineKey, EngineRecord, Target, graph_sha256, info, records
-from rar.runtime.errors import BundleError, ExportError, ProviderError
-from rar.runtime.session.gpu import find_gpu
-from rar.runtime.tensorrt_library import Library
+from rar.runtime.bundle.change import stage
+from rar.runtime.bundle.files import link
+from rar.runtime.bundle.lock import Lock
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.bundle.regular import open_regular
+from rar.runtime.bundle.unfinished import sweep, unfinished
+from rar.runtime.errors import BundleError, ExportError
+from rar.runtime.session.checks import again, has_runs, load_runs
+from rar.runtime.session.tensorrt.library import Library
+from rar.runtime.session.tensorrt.stored import EngineKey, EngineRecord, Target, graph_sha256, info, records
 
-from . import runs
-from .build import Settings, build
+from . import calibration
+from .build import build
 from .form import WEIGHTS_ONLY, Precision, check_conversion, graph_precision, plan_precision, prepare
 from .profiles import Shapes, graph_profiles, load_graph
 from .target import check_precision
@@ -36,7 +37,6 @@ from .timing import read_timing, timing_file, write_timing
 _log = logging.getLogger(__name__)
 
 _GRAPHS = ("clip/visual.onnx", "clip/text.onnx", "mllm/vision.onnx", "mllm/embed.onnx", "mllm/decoder.onnx")
-_SCRATCH = ".engines-"
 _LOCK = "engines.lock"
 
 
@@ -45,18 +45,16 @@ class Options:
     """What to build.
 
     Attributes:
-        precision: Of all graphs that can have it; see `form.plan_precision`.
-        shapes: What the profiles are to hold.
-        settings: See `build.Settings`.
+        precision: The precision of all graphs that can have it; see `form.plan_precision`.
+        shapes: The shapes that the profiles must hold.
+        memory: See `build.build`.
         images: A folder of pictures to calibrate activations on; None for photos that packages ship.
-        timing_cache: TensorRT's cache file; None for the machine's own.
     """
 
     precision: Precision = "fp16"
     shapes: Shapes = field(default_factory=Shapes)
-    settings: Settings = field(default_factory=Settings)
+    memory: int | None = None
     images: str | None = None
-    timing_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class Outcome:
 def build_engines(
     root: str | os.PathLike[str], library: Library, target: Target, options: Options
 ) -> Iterator[Outcome]:
-    """Builds a bundle's engines for a target, those that it lacks.
+    """Builds the engines that a bundle lacks for a target.
 
-    Another process that builds for the same bundle is waited for; what it has built is then there.
+    If another process builds for the same bundle, this one waits, and then uses what the other has built.
 
     Args:
         root: The bundle's folder.
@@ -88,96 +86,91 @@ def build_engines(
         ExportError: A graph cannot be built; the engines of those before it stay.
     """
     check_precision(target, options.precision)
-    if library.name == "tensorrt_rtx":
-        _check_rtx(options)
-    Bundle.open(root)  # what is wrong with it is said before it is locked
+    Bundle.open(root)  # a broken bundle is reported before the lock is taken
     with _lock(Path(root)):
         bundle = Bundle.open(root)
         with tqdm(_plans(bundle, target, options), disable=None, unit="engine") as bar:
             for plan in bar:
                 bar.set_description(plan.graph)
-                found = _present(Bundle.open(root), target).get(plan.graph)
-                if found is not None and found.key == plan.key and (found.accepted or found.parity is None):
-                    yield Outcome(found, built=False)
+                present = _present(Bundle.open(root), target).get(plan.graph)
+                if present is not None and present.key == plan.key:
+                    yield Outcome(present, built=False)
                 else:
                     yield Outcome(_build_one(bundle, library, plan, options), built=True)
 
 
-def _check_rtx(options: Options) -> None:
-    if options.timing_cache is not None:
-        raise ExportError("TensorRT-RTX times nothing when it builds, so it has no timing cache; leave it out")
-    if options.settings.weight_stripped:
-        try:
-            find_gpu()
-        except ProviderError as error:
-            raise ExportError(
-                f"TensorRT-RTX leaves weights out only where it finds a GPU ({error}); build without --weight-stripped"
-            ) from error
-
-
 @dataclass(frozen=True)
 class _Plan:
-    """What is to become of a graph: from what it computes in to what its engine does."""
+    """The engine to build for a graph: the precision of the graph as exported, and that of the engine."""
 
     graph: str
-    own: Precision
+    exported: Precision
     precision: Precision
     key: EngineKey
 
 
 def _plans(bundle: Bundle, target: Target, options: Options) -> list[_Plan]:
-    """One a graph; what no engine can be made of is refused before the first is built."""
+    """One plan a graph. A graph that no engine can be built from is refused before the first build."""
     plans = []
     for graph in _GRAPHS:
         component, _, name = graph.partition("/")
-        if component not in bundle.components:
+        if component not in bundle.components or name not in bundle.component(component).files:
             continue
+        if not has_runs(bundle, component, name):
+            raise BundleError(
+                f"{bundle.root}: {component} was exported without inputs to check an engine with; export it again: "
+                f"{again(component)}"
+            )
         model = load_graph(bundle, graph)
-        own = graph_precision(model, graph)
+        exported = graph_precision(model, graph)
         precision, how = plan_precision(model, graph, target.library, options.precision)
-        check_conversion(graph, own, precision, options.settings.weight_stripped)
+        check_conversion(graph, exported, precision)
         if precision in ("int8", "fp8") and WEIGHTS_ONLY not in how:
-            how = (*how, runs.calibration_flag(options.images))
+            how = (*how, calibration.calibration_flag(options.images))
         profiles = graph_profiles(bundle, model, graph, options.shapes)
-        flags = tuple(sorted((*how, *options.settings.flags)))
+        memory = () if options.memory is None else (f"memory-{options.memory}",)
+        flags = tuple(sorted((*how, *memory)))
         key = EngineKey(graph_sha256(bundle, component, name), target, precision, profiles, flags)
-        plans.append(_Plan(graph, own, precision, key))
+        plans.append(_Plan(graph, exported, precision, key))
     if not plans:
-        raise BundleError(f"{bundle.root}: holds neither an encoder nor an MLLM to build engines of")
+        raise BundleError(
+            f"{bundle.root}: holds neither an encoder nor an MLLM to build engines of"
+            "; export one with `rar-export clip` or `mllm`"
+        )
     return plans
 
 
 def _build_one(bundle: Bundle, library: Library, plan: _Plan, options: Options) -> EngineRecord:
     target = plan.key.target
-    checks = runs.reference(bundle, plan.graph)
-    samples = partial(runs.calibration, bundle, plan.graph, options.images)
-    timing = options.timing_cache or timing_file(target)
+    checks = load_runs(bundle, *plan.graph.split("/"))
+    samples = partial(calibration.calibration, bundle, plan.graph, options.images)
+    timing = timing_file(target)
     try:
-        # Inside the bundle: a model's weights may be more than /tmp holds.
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=bundle.root) as scratch:
+        # Inside the bundle: a model's weights may not fit into /tmp.
+        with unfinished(bundle.root, "engines") as scratch:
             source, weights_only = bundle.graph(*plan.graph.split("/")), WEIGHTS_ONLY in plan.key.flags
-            form = prepare(source, Path(scratch), plan.own, plan.precision, weights_only, checks, samples)
+            form = prepare(source, scratch, plan.exported, plan.precision, weights_only, checks, samples)
             before = read_timing(timing, target) if library.name == "tensorrt" else b""
-            built = build(library, target.arch, form.path, plan.key.profiles, options.settings, before)
+            built = build(library, target.arch, form.path, plan.key.profiles, options.memory, before)
             if built.timing != before:
                 write_timing(timing, target, built.timing)
             record = EngineRecord(plan.graph, plan.key, conversion=form.cosine)
-            _commit(bundle.root, record, built.engine, checks)
+            _commit(bundle.root, record, built.engine)
     except OSError as error:
-        raise ExportError(f"{bundle.root}: cannot be written ({error.strerror or error})") from error
+        raise ExportError(
+            f"{bundle.root}: cannot be written ({error.strerror or error}); free space or change who may write there"
+        ) from error
     return record
 
 
-def _commit(root: Path, record: EngineRecord, engine: memoryview, checks: Sequence[Check]) -> None:
-    """Makes an engine live beside those that are."""
+def _commit(root: Path, record: EngineRecord, engine: memoryview) -> None:
+    """Makes an engine live beside the existing ones."""
     bundle, target = Bundle.open(root), record.key.target
     kept = [other for other in _present(bundle, target).values() if other.graph != record.graph]
     with stage(root, target.component) as staging:
         for other in kept:
-            for file in (other.file, other.check_file):
-                _link(bundle.file(target.component, file, check=False), staging.folder / file)
+            link(bundle.file(target.component, other.file, check=False), staging.folder / other.file)
         (staging.folder / record.file).write_bytes(engine)
-        save_checks(staging.folder / record.check_file, checks)
         staging.info.update(
             info(target, [*kept, record]), made_with={name: version(name) for name in ("onnx", "rar-runtime")}
         )
@@ -191,27 +184,20 @@ def _present(bundle: Bundle, target: Target) -> dict[str, EngineRecord]:
         return {}
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
-
-
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    """Keeps other builds for a bundle waiting; the kernel lets go of it however the process ends."""
+    """Makes other builds for the bundle wait; the kernel releases the lock however the process ends."""
     try:
-        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = Lock(lambda: open_regular(root / _LOCK, os.O_RDWR | os.O_CREAT))
     except OSError as error:
         raise BundleError(f"{root}: cannot be written ({error.strerror}: {_LOCK}); make the folder writable") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.take(wait=False)
         except BlockingIOError:
             _log.warning("%s: another process builds engines for it; waiting", root)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        sweep(root, "engines")  # what a build that was killed has left
+            lock.take(wait=True)
+        sweep(root, "engines")  # the leftovers of a killed build
         yield
     finally:
-        os.close(descriptor)
+        lock.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rar.runtime.engines import LIBRARIES, Target
 from rar.runtime.errors import ExportError, InputError, ProviderError
-from rar.runtime.session.gpu import find_gpu
-from rar.runtime.tensorrt_library import Library, load_library
+from rar.runtime.session.cuda.gpu import find_gpu
+from rar.runtime.session.tensorrt.library import Library, load_library
+from rar.runtime.session.tensorrt.stored import LIBRARIES, Target
 
 # What TensorRT-RTX builds for ahead of time, on machines without a GPU too.
 RTX_ARCHS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -47,13 +47,13 @@ def choose(arch: str | None = None, library: str | None = None) -> tuple[Library
 def _check_here(arch: str) -> None:
     """Whether this is the target: TensorRT tries its kernels on the GPU it builds for."""
     try:
-        found = find_gpu()
+        gpu = find_gpu()
     except ProviderError as error:
         here = str(error)
     else:
-        if found.arch == arch:
+        if gpu.arch == arch:
             return
-        here = f"a {found.name}, {found.arch}"
+        here = f"a {gpu.name}, {gpu.arch}"
     raise ExportError(
         f"TensorRT builds for {arch} on a machine with such a GPU only, and here is {here} (TensorRT-RTX builds "
         f"anywhere, for {', '.join(RTX_ARCHS)})"

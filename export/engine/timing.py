@@ -10,10 +10,10 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from rar.runtime.engines import Target
+from rar.runtime.bundle.files import atomic_file
 from rar.runtime.errors import InputError
-from rar.runtime.files import atomic_file
-from rar.runtime.session.options import cache_folder
+from rar.runtime.session.onnxruntime.options import cache_folder
+from rar.runtime.session.tensorrt.stored import Target
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def read_timing(path: Path, target: Target) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name another --timing-cache") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); set RAR_CACHE to another folder") from error
     try:
         owner = json.loads(head)
     except (ValueError, RecursionError):
@@ -57,4 +57,4 @@ def write_timing(path: Path, target: Target, content: bytes) -> None:
         with atomic_file(path) as file:
             file.write(json.dumps(asdict(target)).encode() + b"\n" + content)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name another --timing-cache") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}); set RAR_CACHE to another folder") from error

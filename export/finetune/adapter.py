@@ -1,4 +1,4 @@
-"""The folder a fine-tuning leaves: LoRA in peft's own form, the projector if it was trained, and its prompts."""
+"""The output folder of a fine-tuning: LoRA in peft's form, the projector if it was trained, and the prompts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rar.runtime.files import atomic_file, write_json
+from rar.runtime.bundle.files import atomic_file, write_json
 
 from ..mllm.model import Mllm
 
-# The linear layers of Llama's and Qwen2's blocks, by which all supported language models are built.
+# The linear layers of Llama's and Qwen2's blocks, which all supported language models use.
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -20,7 +20,7 @@ def exists(folder: Path) -> bool:
 
 
 def attach(mllm: Mllm, rank: int, dropout: float) -> Any:
-    """Puts LoRA layers into the language model, in place; all else stops learning. Returns peft's view of it."""
+    """Adds LoRA layers to the language model, in place; all other weights are frozen. Returns peft's wrapper."""
     import peft
 
     for module in (mllm.vision, mllm.embed, mllm.decoder):
@@ -41,11 +41,11 @@ def save(
     import peft
     import safetensors.torch
 
-    # "auto" would ask the model hub whether the base has other embeddings; none are trained here.
-    own = peft.get_peft_model_state_dict(language, save_embedding_layers=False)
-    state = {name: value.detach().half().cpu() for name, value in own.items()}
+    # "auto" would ask the model hub whether the base has other embeddings; embeddings are not trained here.
+    weights = peft.get_peft_model_state_dict(language, save_embedding_layers=False)
+    state = {name: value.detach().half().cpu() for name, value in weights.items()}
     language.peft_config["default"].inference_mode = True
-    language.peft_config["default"].base_model_name_or_path = mllm.source  # else a path of this machine
+    language.peft_config["default"].base_model_name_or_path = mllm.source  # otherwise a path of this machine
     language.peft_config["default"].save_pretrained(str(folder))
     with atomic_file(folder / "adapter_model.safetensors") as file:
         file.write(safetensors.torch.save(state))
@@ -58,7 +58,7 @@ def save(
 
 
 def describe(mllm: Mllm) -> dict[str, Any]:
-    """What an adapter must have in common with the model it is put on."""
+    """What an adapter must share with the model that it is applied to."""
     decoder = mllm.decoder
     return {
         "architecture": mllm.architecture,

@@ -1,8 +1,8 @@
-"""Before the language model is asked anything: the projector learns to write a class's name.
+"""Aligns the projector before the language model is trained: it learns to produce a class's name.
 
-Its tokens are drawn to the language model's own embeddings of the name's first tokens, against those of all other
-classes, so that the model begins with pictures it can read as words. It is LLaVA's feature alignment (arXiv
-2304.08485, section 4.2) without the language model's pass, which makes it a hundred times cheaper.
+Its tokens are pulled towards the language model's embeddings of the name's first tokens, and away from those of all
+other classes. So the model starts with pictures that it can read as words. This is LLaVA's feature alignment (arXiv
+2304.08485, section 4.2) without a pass through the language model, which makes it a hundred times cheaper.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from rar.runtime.mllm.prompt import Prompt, clean
+from rar.runtime.rank.mllm.prompt import Prompt, clean
 
 from ..mllm.model import Mllm
 
@@ -34,7 +34,7 @@ def align(mllm: Mllm, prompt: Prompt, features: npt.NDArray[np.float16], labels:
         prompt: Its prompt format, for the tokenizer.
         features: float16 [pictures, views, t, C].
         labels: The pictures' classes.
-        seed: Of batches and dropout.
+        seed: Seed of batches and dropout.
 
     Returns:
         Share of the last hundred steps' views that were closest to their own class's name.
@@ -63,7 +63,7 @@ def align(mllm: Mllm, prompt: Prompt, features: npt.NDArray[np.float16], labels:
 
 
 def _codes(mllm: Mllm, prompt: Prompt, names: Sequence[str]) -> torch.Tensor:
-    """The embeddings of each name's first tokens, one a picture token, end tokens after it: unit [names, T * D]."""
+    """Embeddings of each name's first tokens, one per picture token, padded with end tokens: unit [names, T * D]."""
     end = prompt.stop_ids[0]
     ids = [[*row, *[end] * mllm.image_tokens][: mllm.image_tokens] for row in prompt.text([clean(n) for n in names])]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The state of a run, in safetensors: what was trained, the optimizer's moments, and where it stands."""
+"""The state of a run, in safetensors: the trained weights, the optimizer's moments, and the progress."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from rar.runtime.bundle.files import atomic_file
 from rar.runtime.errors import ExportError
-from rar.runtime.files import atomic_file
 
 _NAME = "checkpoint.safetensors"
 
@@ -43,10 +43,10 @@ def load(
     """Restores a run, if the folder holds one.
 
     Returns:
-        Steps that are done.
+        The number of finished steps.
 
     Raises:
-        ExportError: The run that is there had other settings, or its file is damaged.
+        ExportError: The stored run has other settings, or its file is damaged.
     """
     import safetensors
 
@@ -63,9 +63,9 @@ def load(
             keys = set(file.keys())
             for name, parameter in parameters.items():
                 parameter.data.copy_(file.get_tensor(name))
-                own = [key for key in keys if key.startswith(f"{name}/")]
+                chosen = [key for key in keys if key.startswith(f"{name}/")]
                 optimizer.state[parameter] = {
-                    key.removeprefix(f"{name}/"): _like(key, file.get_tensor(key), parameter) for key in own
+                    key.removeprefix(f"{name}/"): _like(key, file.get_tensor(key), parameter) for key in chosen
                 }
             return int(metadata["step"])
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, safetensors.SafetensorError) as error:

@@ -7,32 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rar.runtime.errors import InputError
-from rar.runtime.mllm.prompt import MODES, Mode
+from rar.runtime.rank.mllm.prompt import MODES, Mode
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Settings of a run. Of these the paper states k, neighbours, epochs and lr (RAR, section 4.1).
+    """Settings of a run. The paper states k, neighbours, epochs and lr (RAR, section 4.1).
 
     Attributes:
-        objectives: What is trained, a batch of each in turn: `likelihood` of the true name against the others',
-            `choice` of its letter, or `generate`, the paper's sorted list.
-        contrast: Whether `likelihood` also trains the true name against the other candidates' (cross-entropy between
-            them), or its own log-probability alone.
-        modes: Texts of prompts in place of the runtime's defaults. They become the adapter's.
-        k: Candidates a sample.
-        neighbours: Ranking of distinct classes that the lists are windows of.
+        objectives: What is trained, in alternating batches: `likelihood` of the true name against the others, `choice`
+            of its letter, or `generate`, the paper's sorted list.
+        contrast: Whether `likelihood` also trains the true name against the other candidates (cross-entropy between
+            them), or only its own log-probability.
+        modes: Prompt texts that replace the runtime's defaults and are stored in the adapter.
+        k: Candidates per sample.
+        neighbours: Length of the ranking of distinct classes from which the lists are windows.
         epochs: Passes over the samples.
-        batch: Samples a step.
+        batch: Samples per step.
         lr: Peak learning rate of the LoRA; it rises over the first tenth and falls as a cosine to 0.
-        projector_lr: The same of the projector, where it is trained; after it was aligned (`align`).
+        projector_lr: The same for the projector, if it is trained; applies after its alignment (`align`).
         rank: LoRA's r; its alpha is twice that.
-        dropout: Of the LoRA's input.
+        dropout: Dropout of the LoRA's input.
         augment: Shows random views of a picture instead of the picture.
-        views: How many, where a model sees by another encoder's features and these are computed beforehand; else
-            each time has a new one.
+        views: Number of views per picture if the model sees by another encoder's features, which are computed
+            beforehand; otherwise each step draws a new view.
         save_every: Steps between checkpoints, each with a line of held-out accuracy.
-        seed: Of everything random.
+        seed: Seed of everything random.
     """
 
     objectives: tuple[Mode, ...] = ("likelihood",)
@@ -64,7 +64,7 @@ class FinetuneOptions:
 
 
 def _check_modes(modes: object) -> None:
-    """Passes texts that a model can be exported with: a misspelt part would only be missed after the training."""
+    """Checks that a model can be exported with these texts: a misspelt part would only fail after the training."""
     parts = {"instruction", "question", "answer"}
     fits = modes is None or (
         isinstance(modes, Mapping)

@@ -1,4 +1,4 @@
-"""Training pictures as a model's vision graph takes them: pixels, or another encoder's features."""
+"""Training pictures in the form of the vision graph's inputs: pixels, or another encoder's features."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from rar.runtime.clip import Clip
+from rar.runtime.bundle.files import atomic_file
+from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import ExportError
-from rar.runtime.files import atomic_file
-from rar.runtime.images import load_image
-from rar.runtime.preprocess import Preprocess
+from rar.runtime.picture.alpha import flattened
+from rar.runtime.picture.load import Pixels, decode
+from rar.runtime.picture.preprocess import Preprocess
 
 from .views import random_view
 
@@ -28,10 +29,10 @@ _PICTURES = 8
 
 
 class Pictures(Protocol):
-    """Gives the vision graph's inputs of pictures."""
+    """Makes the vision graph's inputs from pictures."""
 
     def __call__(self, paths: Sequence[str], chance: np.random.Generator | None) -> Floats:
-        """A random view of each, or with None the pictures as they are: float32 [N, ...]."""
+        """A random view of each, or with None the unchanged pictures: float32 [N, ...]."""
         ...
 
 
@@ -43,14 +44,14 @@ class PixelPictures:
 
     def __call__(self, paths: Sequence[str], chance: np.random.Generator | None) -> Floats:
         """See `Pictures`."""
-        pixels = [load_image(path) for path in paths]
+        pixels = [_shown(path, self._preprocess) for path in paths]
         if chance is None or not self._augment:
             return self._preprocess(pixels)
         return self._squash([random_view(picture, chance) for picture in pixels])
 
 
 class FeaturePictures:
-    """Features of pictures and of random views of them, computed beforehand (`compute`)."""
+    """Features of pictures and of their random views, computed beforehand (`compute`)."""
 
     def __init__(self, paths: Sequence[str], features: Halves) -> None:
         self._rows, self._features = {path: row for row, path in enumerate(paths)}, features
@@ -66,31 +67,36 @@ class FeaturePictures:
         return self._features[[self._rows[path] for path in paths]]
 
 
+def _shown(path: str, preprocess: Preprocess) -> Pixels:
+    """A picture as the model sees it, a transparent one over the model's own colour: uint8 [H, W, 3]."""
+    return flattened(decode(path).pixels, preprocess.background)
+
+
 def squash(preprocess: Preprocess) -> Preprocess:
-    """For views: they are crops already, and their ratio is part of the augmentation."""
+    """The preparation of views: they are already crops, and their aspect ratio is part of the augmentation."""
     return Preprocess.from_dict({**preprocess.to_dict(), "fit": "squash", "shortest_edge": None})
 
 
 def compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path) -> Halves:
-    """Features of each picture as it is and of random views: float16 [pictures, 1 + views, t, C], memory-mapped.
+    """Features of each unchanged picture and of random views: float16 [pictures, 1 + views, t, C], memory-mapped.
 
     Args:
         clip: An encoder with `image_features`.
         paths: The pictures.
-        views: Random views a picture.
-        seed: Of the views.
-        file: Where they are kept; read instead where it is complete already.
+        views: Random views per picture.
+        seed: Seed of the views.
+        file: The file of the features; it is read if it is already complete.
 
     Raises:
         ImageError: A picture cannot be read.
-        ExportError: The encoder gives no features, or the file holds other pictures'.
+        ExportError: The encoder gives no features, or the file holds features of other pictures.
     """
     if not file.exists():
         _compute(clip, paths, views, seed, file)
-    found = np.load(file, mmap_mode="r")
-    if found.shape[:2] != (len(paths), 1 + views):
+    features = np.load(file, mmap_mode="r")
+    if features.shape[:2] != (len(paths), 1 + views):
         raise ExportError(f"{file}: holds the features of other pictures; delete it")
-    return cast(Halves, found)
+    return cast(Halves, features)
 
 
 def _compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path) -> None:
@@ -99,7 +105,7 @@ def _compute(clip: Clip, paths: Sequence[str], views: int, seed: int, file: Path
     def prepare(start: int) -> npt.NDArray[np.float32]:
         tensors = []
         for number, path in enumerate(paths[start : start + _PICTURES], start):
-            pixels = load_image(path)
+            pixels = _shown(path, clip.preprocess)
             chance = np.random.default_rng([seed, 2, number])
             tensors += [
                 clip.preprocess([pixels]),

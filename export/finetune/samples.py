@@ -1,9 +1,9 @@
 """The training set: for each picture, lists of candidates that retrieval could have found.
 
-As in the paper, candidates come from disjoint halves (no picture finds itself) and the lists of a picture are windows
-in a longer ranking. Unlike in its code (Liuziyu77/RAR, finetune/build_finetuning_data.ipynb), names in a list are
-distinct, their order is drawn anew at each step, and a window slides over the other classes while the true class
-stays: with windows of the ranking itself, a picture that retrieval gets right would give one list instead of 16.
+As in the paper, candidates come from disjoint halves (no picture retrieves itself), and the lists of a picture are
+windows of a longer ranking. The paper's code differs (Liuziyu77/RAR, finetune/build_finetuning_data.ipynb). Here names
+in a list are distinct, and their order is drawn again at each step. The window slides over the other classes while the
+true class stays: with windows of the ranking itself, a correctly retrieved picture would give one list instead of 16.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rar.runtime.clip import Clip
+from rar.runtime.bundle.files import atomic_file
+from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import InputError
-from rar.runtime.files import atomic_file
 
-from ..embedding import embed_images
-from ..labelled import LabelledImage, check_labels
+from ..pictures.embed import embed_images
+from ..pictures.labelled import LabelledImage, check_labels
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,18 +48,19 @@ def build_samples(
 ) -> list[Sample]:
     """Ranking exercises from labelled pictures.
 
-    A source's pictures are searched in the other half of the same source; where no class has a second picture,
-    among the embedded names of its classes. A picture that a source lists twice counts once, or it would find itself.
+    A source's pictures are searched in the other half of the same source. If no class has a second picture, they are
+    searched among the embedded names of its classes. A picture that a source lists twice counts once; otherwise it
+    would retrieve itself.
 
     Args:
         clip: The encoder that will retrieve.
-        sources: Labelled pictures, each source a world of classes of its own.
-        k: Candidates a sample.
+        sources: Labelled pictures; each source has its own set of classes.
+        k: Candidates per sample.
         neighbours: Length of the ranking of distinct classes that windows are taken from.
-        seed: Of the halves.
+        seed: Seed of the halves.
 
     Returns:
-        For each picture one sample a window; none where its class is not in the ranking.
+        For each picture one sample per window; no sample if its class is not in the ranking.
 
     Raises:
         InputError: A source has fewer than k classes, a picture has two, or one cannot be read.
@@ -80,8 +81,8 @@ def build_samples(
             similarity = embeddings @ clip.embed_names(names).T
         ranking = np.argsort(-similarity, axis=1, kind="stable")[:, : min(neighbours, len(names))]
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-            found = [i for i in ranking[row].tolist() if similarity[row, i] > -np.inf]
-            for window in windows(found, int(label), k):
+            candidates = [i for i in ranking[row].tolist() if similarity[row, i] > -np.inf]
+            for window in windows(candidates, int(label), k):
                 samples.append(Sample(os.path.realpath(image.path), image.label, tuple(names[i] for i in window)))
     if not samples:
         raise InputError("no picture's class is among its neighbours'; give more pictures a class")
@@ -92,11 +93,11 @@ def distinct(sources: Sequence[Sequence[LabelledImage]]) -> list[list[LabelledIm
     """The sources with each picture once.
 
     Raises:
-        InputError: A picture has two classes. Also where two sources disagree: the projector learns one name a
-            picture, and held-out pictures are searched in all sources at once.
+        InputError: A picture has two classes, in one source or in two: the projector learns one name per picture, and
+            held-out pictures are searched in all sources at once.
     """
     labels: dict[str, str] = {}
-    found = []
+    samples = []
     for images in sources:
         once: dict[str, LabelledImage] = {}
         for image in images:
@@ -106,12 +107,12 @@ def distinct(sources: Sequence[Sequence[LabelledImage]]) -> list[list[LabelledIm
                     f"{image.path}: is both {labels[path]!r} and {image.label!r}; give a picture one class"
                 )
             once.setdefault(path, image)
-        found.append(list(once.values()))
-    return found
+        samples.append(list(once.values()))
+    return samples
 
 
 def windows(ranking: Sequence[int], label: int, k: int) -> list[list[int]]:
-    """The label among each k - 1 neighbours in a row of the others in its ranking, all in the ranking's order."""
+    """The label with each window of k - 1 other classes of its ranking, in the ranking's order."""
     if label not in ranking:
         return []
     others = [other for other in ranking if other != label]
@@ -120,10 +121,10 @@ def windows(ranking: Sequence[int], label: int, k: int) -> list[list[int]]:
 
 
 def write_samples(samples: Sequence[Sample], file: Path) -> None:
-    """Writes the training set, one JSON object a line."""
+    """Writes the training set, one JSON object per line."""
     with atomic_file(file) as out:
         for sample in samples:
-            # File names need not be UTF-8; what stands for their bytes is written as JSON's own escape.
+            # File names need not be UTF-8; JSON escapes stand for such bytes.
             out.write(json.dumps(asdict(sample), ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
@@ -134,7 +135,7 @@ def read_samples(file: Path) -> list[Sample]:
         InputError: The file is missing or not of this form.
     """
     try:
-        # Not splitlines: names may hold line ends of Unicode's.
+        # Not splitlines: names may contain Unicode line ends.
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         return [Sample(str(row["path"]), str(row["label"]), tuple(map(str, row["candidates"]))) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -147,10 +148,10 @@ def best_of_classes(similarity: Floats, labels: npt.NDArray[np.int64], classes: 
     Args:
         similarity: float32 [n, pictures].
         labels: int64 [pictures], their classes.
-        classes: How many there are.
+        classes: The number of classes.
 
     Returns:
-        float32 [n, classes]; -inf where a class has no picture.
+        float32 [n, classes]; -inf for a class without pictures.
     """
     best = np.full((len(similarity), classes), -np.inf, np.float32)
     for label in range(classes):

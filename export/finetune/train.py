@@ -1,4 +1,4 @@
-"""The training loop: LoRA on the language model, and the projector where the model has one of its own to train."""
+"""The training loop: LoRA on the language model, and the projector if the model has a trainable one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from rar.runtime.clip import Clip
+from rar.runtime.bundle.files import write_json
+from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import ExportError, InputError
-from rar.runtime.files import write_json
-from rar.runtime.mllm.prompt import MODES, Mode, Prompt
+from rar.runtime.rank.mllm.prompt import MODES, Mode, Prompt
 
 from .. import training
-from ..embedding import embed_images
-from ..labelled import LabelledImage, evenly
 from ..mllm.model import Mllm
 from ..mllm.prompt import prompt_settings, read_prompt
+from ..pictures.embed import embed_images
+from ..pictures.labelled import LabelledImage, evenly
 from . import adapter, checkpoint
 from .align import align
 from .objective import ask, loss, run, scores
@@ -50,13 +50,13 @@ def finetune(
     options: FinetuneOptions | None = None,
     held_out: Sequence[LabelledImage] = (),
 ) -> Path:
-    """Fine-tunes a multimodal LLM to rank, resuming a run that was cut off.
+    """Fine-tunes a multimodal LLM to rank; resumes an interrupted run.
 
     Writes `samples.jsonl` (the training set), `log.jsonl` (loss and held-out accuracy) and, at the end, the adapter.
 
     Args:
-        mllm: The model; its language model gets the LoRA and is left with it.
-        clip: The encoder that will retrieve; also gives the picture's features where the model takes them.
+        mllm: The model; its language model gets the LoRA and keeps it.
+        clip: The encoder that will retrieve; also gives the picture's features if the model takes them.
         sources: Labelled pictures; see `build_samples`.
         out: The adapter's folder.
         options: Settings.
@@ -68,16 +68,18 @@ def finetune(
     Raises:
         InputError: The pictures or settings do not fit, or a prompt is longer than the model's context.
         ExportError: The folder holds an adapter, or a run with other settings or pictures, or cannot be written; the
-            encoder does not give what the model sees by; or the loss is no number.
+            encoder does not give the features that the model needs; or the loss is not finite.
     """
     folder = Path(out)
     if adapter.exists(folder):
         raise ExportError(f"{folder}: holds a finished adapter; name a new folder")
-    # Before hours are spent on it.
+    # Checked before hours of training.
     if mllm.vision_input == "image_features" and not clip.has_features:
         raise ExportError(NO_FEATURES)
     if missing := {image.label for image in held_out} - {image.label for images in sources for image in images}:
-        raise InputError(f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes")
+        raise InputError(
+            f"held-out class {sorted(missing)[0]!r} is not among the training pictures' classes; name one that is"
+        )
     try:
         return _finetune(mllm, clip, sources, folder, options or FinetuneOptions(), held_out)
     except OSError as error:
@@ -92,9 +94,9 @@ def _finetune(
     options: FinetuneOptions,
     held_out: Sequence[LabelledImage],
 ) -> Path:
-    # What is not trained keeps its default prompt, so that it can still be asked.
-    own = options.modes or {}
-    modes: dict[str, Mapping[str, str]] = {mode: own.get(mode, texts) for mode, texts in MODES.items()}
+    # Modes that are not trained keep their default prompts, so that they still work.
+    chosen = options.modes or {}
+    modes: dict[str, Mapping[str, str]] = {mode: chosen.get(mode, texts) for mode, texts in MODES.items()}
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
     samples = _samples(clip, sources, folder, options, held_out)
     check = _held_out_samples(clip, sources, held_out, options.k)
@@ -141,10 +143,10 @@ def _samples(
     options: FinetuneOptions,
     held_out: Sequence[LabelledImage],
 ) -> list[Sample]:
-    """The training set, or that of the run that is there if it was made from the same.
+    """The training set, or the stored one of an unfinished run.
 
     Raises:
-        ExportError: It was not.
+        ExportError: The unfinished run was made from other pictures or settings.
     """
     listed = [[(os.path.realpath(image.path), image.label) for image in images] for images in (*sources, held_out)]
     inputs = {
@@ -170,7 +172,7 @@ class _Trainer:
     def __init__(self, mllm: Mllm, prompt: Prompt, options: FinetuneOptions, pictures: Pictures) -> None:
         self.mllm, self.prompt, self.options, self.pictures = mllm, prompt, options, pictures
         self.device = device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A model whose vision graph takes another encoder's features has a projector there and nothing else.
+        # If the vision graph takes another encoder's features, it is just a projector.
         self.projector = mllm.vision if mllm.vision_input == "image_features" else None
         self.language = adapter.attach(mllm, options.rank, options.dropout)
         self.dtype = torch.bfloat16 if _has_bfloat16(device) else torch.float32
@@ -180,12 +182,15 @@ class _Trainer:
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self.dtype)
         lora = {f"lora/{name}": p for name, p in mllm.decoder.named_parameters() if p.requires_grad}
-        own = {f"projector/{name}": p for name, p in self.projector.named_parameters()} if self.projector else {}
-        self.parameters = {**lora, **own}
-        self.count = {"lora": sum(p.numel() for p in lora.values()), "projector": sum(p.numel() for p in own.values())}
+        projected = {f"projector/{name}": p for name, p in self.projector.named_parameters()} if self.projector else {}
+        self.parameters = {**lora, **projected}
+        self.count = {
+            "lora": sum(p.numel() for p in lora.values()),
+            "projector": sum(p.numel() for p in projected.values()),
+        }
         groups = [
             {"params": list(lora.values()), "peak": options.lr},
-            {"params": list(own.values()), "peak": options.projector_lr},
+            {"params": list(projected.values()), "peak": options.projector_lr},
         ]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, weight_decay=0.01)
 
@@ -193,7 +198,7 @@ class _Trainer:
         """One step of the optimizer; returns the batch's loss."""
         chance = np.random.default_rng([self.options.seed, 1, number])
         mode = self.options.objectives[number % len(self.options.objectives)]
-        torch.manual_seed(self.options.seed * 1_000_003 + number)  # of dropout: a resumed run goes on as it would have
+        torch.manual_seed(self.options.seed * 1_000_003 + number)  # of dropout: a resumed run draws as it would have
         self.train(True)
         exercises = [ask(self.prompt, mode, sample, chance) for sample in batch]
         seen = self.pictures([sample.path for sample in batch], chance)
@@ -206,7 +211,7 @@ class _Trainer:
             total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), _CLIP_NORM)
         value = float(total.detach())
-        # Before it reaches the weights, and with them a checkpoint.
+        # Raised before it reaches the weights, and with them a checkpoint.
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise ExportError(
                 f"the loss became {value}, its gradient {float(norm)} long, at step {number + 1}; "
@@ -236,13 +241,13 @@ class _Trainer:
         return round(hits / len(samples), 4)
 
     def train(self, on: bool) -> None:
-        """Dropout on or off, where something is trained."""
+        """Switches dropout on or off in the trained parts."""
         self.mllm.decoder.train(on)
         if self.projector is not None:
             self.projector.train(on)
 
     def _see(self, inputs: Floats) -> torch.Tensor:
-        """Inputs of the vision graph -> the language model's embeddings; only a projector learns there."""
+        """Inputs of the vision graph -> the language model's embeddings; only a projector is trained here."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.projector is not None):
             return self.mllm.vision(torch.from_numpy(inputs).to(self.device))  # type: ignore[no-any-return]
 
@@ -281,8 +286,8 @@ def _held_out_samples(
     similarity = embed_images(clip, chosen) @ embed_images(clip, known).T
     best = best_of_classes(similarity, labels, len(names))
     order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-    found = [Sample(str(i.path), i.label, tuple(names[c] for c in row)) for i, row in zip(chosen, order, strict=True)]
-    return [sample for sample in found if sample.label in sample.candidates]
+    samples = [Sample(str(i.path), i.label, tuple(names[c] for c in row)) for i, row in zip(chosen, order, strict=True)]
+    return [sample for sample in samples if sample.label in sample.candidates]
 
 
 def _first(samples: Sequence[Sample]) -> float:

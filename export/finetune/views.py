@@ -1,4 +1,4 @@
-"""Augmented views of a training picture: without them a small model learns the pictures by heart.
+"""Augmented views of a training picture: without them a small model overfits the pictures.
 
 A view is Inception's random resized crop (arXiv 1409.4842: a share of the area, an aspect ratio from 3/4 to 4/3),
 mirrored half of the time, with brightness, contrast and saturation changed.
@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rar.runtime.images import Pixels
+from rar.runtime.picture.load import Pixels
 
 _AREA = (0.3, 1.0)
 _RATIO = (3 / 4, 4 / 3)

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rar.runtime.bundle.files import atomic_file
 from rar.runtime.errors import ExportError, ImageError, InputError
-from rar.runtime.files import atomic_file
-from rar.runtime.images import Pixels, load_image
+from rar.runtime.picture.load import Pixels, load_image
 
-from .annotations import Region
+from .annotations import DescribedBox
 from .describe import Described
 
 Describe = Callable[[Pixels], Described]
-Detect = Callable[[Pixels, Sequence[str], float, int], list[Region]]
+Detect = Callable[[Pixels, Sequence[str], float, int], list[DescribedBox]]
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """What became of the pictures: how many lines are there now, and which pictures could not be read."""
+    """The outcome: the number of lines in the file, and the pictures that could not be read."""
 
     lines: int
     broken: Sequence[Path]
@@ -37,15 +37,15 @@ def annotate(
     threshold: float = 0.3,
     top: int = 5,
 ) -> Annotated:
-    """Writes a line a picture (`annotations`), going on where an earlier call was cut off.
+    """Writes a line per picture (`annotations`), and resumes an interrupted call.
 
     Args:
         pictures: The picture files.
-        out: The JSONL; lines that it has are kept, and their pictures not asked about again.
+        out: The JSONL; existing lines are kept, and their pictures are skipped.
         describe: Gives a picture's caption and descriptions.
         detect: Finds descriptions in a picture.
         threshold: Least score of a box.
-        top: Boxes a picture, at most.
+        top: Most boxes per picture.
 
     Raises:
         InputError: A setting is out of range.
@@ -80,7 +80,7 @@ def annotate(
 
 
 def _done(file: Path) -> set[str]:
-    """The pictures that have a line; one that was cut off in writing is taken away."""
+    """The pictures that have a line; an unfinished line is removed."""
     if not file.exists():
         return set()
     content = file.read_bytes()

@@ -1,4 +1,4 @@
-"""What GRAIN is trained with: a JSONL of pictures, captions, and boxes with descriptions.
+"""GRAIN's training data: a JSONL of pictures, captions, and boxes with descriptions.
 
     {"path": "a.jpg", "caption": "...", "boxes": [{"box": [x0, y0, x1, y1], "description": "...", "score": 0.5}]}
 
@@ -23,15 +23,15 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Region:
-    """A box, x0, y0, x1, y1 in pixels, what is in it, and how sure that is."""
+class DescribedBox:
+    """A box, x0, y0, x1, y1 in pixels, its description and the description's score."""
 
     box: Box
     description: str
     score: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """The box as the file stores it."""
         return {"box": list(self.box), "description": self.description, "score": self.score}
 
 
@@ -41,16 +41,16 @@ class Annotation:
 
     path: Path
     caption: str
-    regions: tuple[Region, ...] = ()
+    regions: tuple[DescribedBox, ...] = ()
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The lines that can be trained with, and how many could not, or not wholly.
+    """The usable lines, and the number of flaws in the others.
 
     Attributes:
-        lines: Those that can.
-        left_out: Of each kind of flaw how many lines, or of boxes and descriptions how many of these, have it.
+        lines: The usable lines.
+        left_out: For each kind of flaw the number of lines, boxes or descriptions that have it.
     """
 
     lines: list[Annotation]
@@ -64,7 +64,7 @@ def read_annotations(file: str | Path) -> Annotations:
     that lie outside their picture are found when it is decoded.
 
     Raises:
-        InputError: The file cannot be read, a line is of another form, or no line is left.
+        InputError: The file cannot be read, a line has another form, or no line is usable.
     """
     file = Path(file)
     lines: list[Annotation] = []
@@ -77,7 +77,7 @@ def read_annotations(file: str | Path) -> Annotations:
                 annotation = _parse(line, f"{file}, line {number}", file.parent, flaws)
                 if not annotation.caption:
                     flaws["lines without a caption"] += 1
-                elif not os.path.isfile(annotation.path):  # false, too, of a name that cannot be
+                elif not os.path.isfile(annotation.path):  # also false for an impossible name
                     flaws["lines whose picture is missing"] += 1
                 else:
                     flaws["lines without a box"] += not annotation.regions
@@ -85,10 +85,13 @@ def read_annotations(file: str | Path) -> Annotations:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: cannot be read, it is not UTF-8 text ({error})") from error
+        raise InputError(f"{file}: cannot be read, it is not UTF-8 text ({error}); save it as UTF-8") from error
     counted = {flaw: count for flaw, count in sorted(flaws.items()) if count}
     if not lines:
-        raise InputError(f"{file}: no line can be used ({describe(counted) or 'it is empty'})")
+        raise InputError(
+            f"{file}: no line can be used ({describe(counted) or 'it is empty'})"
+            "; write them as `rar-export grain annotate` does"
+        )
     return Annotations(lines, counted)
 
 
@@ -101,7 +104,7 @@ def _parse(line: str, where: str, folder: Path, flaws: Counter[str]) -> Annotati
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
+        raise InputError(f"{where}: not JSON ({error}); correct the line") from error
     if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"].strip():
         raise InputError(f"{where}: must be an object with path, caption and boxes")
     caption, boxes = row.get("caption"), row.get("boxes")
@@ -113,7 +116,7 @@ def _parse(line: str, where: str, folder: Path, flaws: Counter[str]) -> Annotati
     return Annotation(folder / row["path"], " ".join((caption or "").split()), described)
 
 
-def _region(row: Any, where: str) -> Region:
+def _region(row: Any, where: str) -> DescribedBox:
     try:
         x0, y0, x1, y1 = (float(value) for value in row["box"])
         description, score = row.get("description") or "", float(row.get("score", 1.0))
@@ -123,4 +126,4 @@ def _region(row: Any, where: str) -> Region:
         raise InputError(
             f"{where}: a box must be {{box: [x0, y0, x1, y1], description: text, score: number}} ({error!r})"
         ) from error
-    return Region((x0, y0, x1, y1), " ".join(description.split()), score)
+    return DescribedBox((x0, y0, x1, y1), " ".join(description.split()), score)

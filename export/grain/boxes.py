@@ -1,4 +1,4 @@
-"""Boxes as DETR has them: centre, width and height in shares of the picture, or their corners."""
+"""DETR's forms of boxes: centre, width and height as shares of the picture, or corners."""
 
 from __future__ import annotations
 
@@ -12,21 +12,15 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
-def to_centres(boxes: Tensor) -> Tensor:
-    """Float [..., 4], x0, y0, x1, y1 -> centre x and y, width, height."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], -1)
-
-
 def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection over union, and the generalised one (arXiv 1902.09630), of boxes given by their corners.
+    """IoU and generalised IoU (arXiv 1902.09630) of boxes given by their corners.
 
     Args:
-        a: float [..., 4]; together with `b` it may broadcast, such as [n, 1, 4] with [m, 4].
+        a: float [..., 4]; may broadcast with `b`, such as [n, 1, 4] with [m, 4].
         b: float [..., 4].
 
     Returns:
-        Two of float [...]: IoU in [0, 1], GIoU in [-1, 1]. Of boxes without area the first is 0.
+        Two arrays, float [...]: IoU in [0, 1], GIoU in [-1, 1]. Boxes without area have IoU 0.
     """
 
     def area(low: Tensor, high: Tensor) -> Tensor:

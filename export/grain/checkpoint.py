@@ -1,7 +1,7 @@
-"""Checkpoints in the layout of the released code, which are also what training resumes from.
+"""Checkpoints in the layout of the released code; training resumes from them too.
 
-A `torch.save` dictionary with `state_dict`, the decoder's, and `backbone_state_dict`, both with or without `module.`
-before each name.
+A checkpoint is a `torch.save` dictionary with `state_dict`, the decoder's, and `backbone_state_dict`. Names in both may
+have the prefix `module.`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rar.runtime.bundle.files import atomic_file
 from rar.runtime.errors import ExportError
-from rar.runtime.files import atomic_file
 
 from .config import SIZES, GrainConfig
 from .model import Grain
 
 State = Mapping[str, Tensor]
 
-# Released checkpoints hold these, and nothing uses them: the classes of HelpingHands, places of video frames.
+# Released checkpoints hold these unused weights: the classes of HelpingHands, positions of video frames.
 _UNUSED = {
     "backbone_state_dict": ("image_projection",),
     "state_dict": ("pos_embed", "temporal_embed", "class_embed.weight", "class_embed.bias"),
@@ -42,7 +42,7 @@ class Checkpoint:
     Attributes:
         model: The network, in eval mode.
         iteration: Steps it was trained for.
-        rest: What else it holds (`optimizer`, ...).
+        rest: The other entries (`optimizer`, ...).
     """
 
     model: Grain
@@ -58,7 +58,7 @@ def save(path: Path, model: Grain, *, epoch: int, iteration: int, **rest: Any) -
         model: The network.
         epoch: Whole passes over the training set.
         iteration: Steps.
-        rest: What else it is to hold; tensors, numbers, strings, and lists and dictionaries of them.
+        rest: Further entries: tensors, numbers, strings, and lists and dictionaries of them.
     """
     config = model.config
     shapes = {
@@ -70,7 +70,7 @@ def save(path: Path, model: Grain, *, epoch: int, iteration: int, **rest: Any) -
     }
     content: dict[str, Any] = {"epoch": epoch, "iteration": iteration, "best_acc": 0.0, **rest}
     for part, module in (("backbone_state_dict", model.backbone), ("state_dict", model.decoder)):
-        # One zero that stands for all takes no room.
+        # A single expanded zero takes no space.
         unused = {name: torch.zeros(1).expand(shapes[name]) for name in _UNUSED[part]}
         content[part] = {**{name: value.detach().cpu() for name, value in module.state_dict().items()}, **unused}
     with atomic_file(path) as file:
@@ -82,18 +82,20 @@ def load(path: Path, size: str | None = None, queries: int | None = None) -> Che
 
     Args:
         path: The file.
-        size: The name of its shape in `SIZES`; None finds it.
-        queries: How many region queries it must have; None takes any number.
+        size: The name of its shape in `SIZES`; None detects it.
+        queries: The required number of region queries; None accepts any.
 
     Raises:
-        ExportError: The file is missing, half-written, no such checkpoint, of another size or query count, or has
-            missing or unknown weights; says which.
+        ExportError: The file is missing, half-written or not a checkpoint, has another size or query count, or has
+            missing or unknown weights; the message says which.
     """
     content = _read(path)
     parts = {part: _tensors(path, content, part) for part in ("backbone_state_dict", "state_dict")}
     shape = _shape(path, parts["backbone_state_dict"], parts["state_dict"])
     if queries is not None and shape["queries"] != queries:
-        raise ExportError(f"{path}: has {shape['queries']} region queries and not {queries}")
+        raise ExportError(
+            f"{path}: has {shape['queries']} region queries and not {queries}; give --queries as it was trained"
+        )
     config = replace(_config(path, shape, size), queries=shape["queries"])
     model = Grain(config)
     for part, module in (("backbone_state_dict", model.backbone), ("state_dict", model.decoder)):
@@ -117,7 +119,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # a truncated or foreign file makes PyTorch raise a family of unrelated types
         raise ExportError(f"{path}: is damaged or half-written ({_first_line(error)}); copy it again") from error
     if not isinstance(content, dict):
-        raise ExportError(f"{path}: holds a {type(content).__name__}, not a checkpoint's dictionary")
+        raise ExportError(
+            f"{path}: holds a {type(content).__name__}, not a checkpoint's dictionary; give weights of this network"
+        )
     return content
 
 
@@ -126,7 +130,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What a NumPy number is made of: released checkpoints hold learning rates of that kind in `optimizer`."""
+    """The types that make up a NumPy number: released checkpoints store learning rates this way in `optimizer`."""
     scalar = np.array(0.0)[()].__reduce__()[0]
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return [*names, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
@@ -141,7 +145,7 @@ def _tensors(path: Path, content: Mapping[str, Any], part: str) -> State:
 
 
 def _shape(path: Path, backbone: State, decoder: State) -> dict[str, int]:
-    """Those fields of a `GrainConfig` that the weights' shapes tell."""
+    """The fields of a `GrainConfig` that follow from the weights' shapes."""
     with _asked_for(path):
         patch, places = backbone["visual.patch_embed.proj.weight"], backbone["visual.pos_embed"]
         return {
@@ -177,30 +181,35 @@ def _count(state: State, pattern: str) -> int:
 
 
 def _config(path: Path, shape: Mapping[str, int], size: str | None) -> GrainConfig:
-    """The named configuration that has a shape; the number of queries may be any."""
+    """The named configuration that has a shape, with any number of queries."""
 
     def differences(name: str) -> list[str]:
-        own = asdict(replace(SIZES[name], queries=shape["queries"]))
-        return [f"{key} {value} where it is {own[key]}" for key, value in shape.items() if value != own[key]]
+        named = asdict(replace(SIZES[name], queries=shape["queries"]))
+        return [f"{key} {value} where it is {named[key]}" for key, value in shape.items() if value != named[key]]
 
     if size is not None and size not in SIZES:
         raise ExportError(f"{size!r} is no size; choose {', '.join(SIZES)}")
     name = size or min(SIZES, key=lambda name: len(differences(name)))
-    if found := differences(name):
-        raise ExportError(f"{path}: is not of the size {name}: {', '.join(found)}")
+    if differing := differences(name):
+        raise ExportError(
+            f"{path}: is not of the size {name}: {', '.join(differing)}; choose the size that it was trained at"
+        )
     if shape["queries"] < 1:
         raise ExportError(f"{path}: has no region queries; this is not a GRAIN checkpoint")
     return SIZES[name]
 
 
 def _load_part(path: Path, part: str, module: torch.nn.Module, state: State) -> None:
-    own = module.state_dict()
+    expected = module.state_dict()
     given = {name: value for name, value in state.items() if name not in _UNUSED[part]}
-    for what, names in (("lacks", own.keys() - given.keys()), ("has unknown", given.keys() - own.keys())):
+    for what, names in (("lacks", expected.keys() - given.keys()), ("has unknown", given.keys() - expected.keys())):
         if names:
             shown = ", ".join(sorted(names)[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-            raise ExportError(f"{path}: {part} {what} weights ({len(names)}): {shown}")
+            raise ExportError(f"{path}: {part} {what} weights ({len(names)}): {shown}; give weights of this network")
     for name, value in given.items():
-        if value.shape != own[name].shape:
-            raise ExportError(f"{path}: {name} is {list(value.shape)} where {list(own[name].shape)} belong")
+        if value.shape != expected[name].shape:
+            raise ExportError(
+                f"{path}: {name} is {list(value.shape)} where {list(expected[name].shape)} belong"
+                "; give the size that it was trained at"
+            )
     module.load_state_dict(given)

@@ -1,36 +1,36 @@
-"""The shapes of a GRAIN model, and those that have a name."""
+"""The shape of a GRAIN model, and the named sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# What the pictures are normalised by: ImageNet's and not CLIP's (shaunak27/grain-clip, dataloaders/cub_annotated.py).
+# Normalisation of the pictures: ImageNet's and not CLIP's (shaunak27/grain-clip, dataloaders/cub_annotated.py).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class GrainConfig:
-    """The shape of a model; the defaults are what the three published sizes share.
+    """The shape of a model; the three published sizes share the defaults.
 
     Attributes:
         image: Side of the picture, in pixels.
         patch: Side of a patch.
-        width: Of the vision transformer.
+        width: Width of the vision transformer.
         depth: Its blocks.
         heads: Its attention heads.
-        text_width: Of the text tower.
+        text_width: Width of the text tower.
         text_depth: Its blocks.
         text_heads: Its attention heads.
-        context: Tokens a text, start and end included.
-        vocabulary: Tokens there are; CLIP's.
-        embed: d, of the joint space.
+        context: Tokens per text, start and end included.
+        vocabulary: Size of CLIP's vocabulary.
+        embed: Dimension d of the joint space.
         hidden: Width of the decoder.
         decoder_depth: Its layers.
         decoder_heads: Its attention heads.
         feedforward: Width of its feed-forward layers.
-        dropout: In the decoder, when it is trained.
-        queries: Region queries; the image query comes on top.
+        dropout: Dropout of the decoder in training.
+        queries: Region queries, not counting the image query.
     """
 
     image: int = 224
@@ -53,7 +53,7 @@ class GrainConfig:
 
 
 SIZES: Mapping[str, GrainConfig] = {
-    # For two cores and an hour: `rar-bench grain`.
+    # Trains in an hour on two cores: `rar-bench grain`.
     "tiny": GrainConfig(
         image=96, patch=12, width=128, depth=6, heads=4, text_width=128, text_depth=2, text_heads=4, context=32,
         embed=128, hidden=128, decoder_heads=4, feedforward=512,

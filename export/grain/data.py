@@ -1,4 +1,4 @@
-"""Training pictures with their texts, and batches of them as the network takes them."""
+"""Training pictures with their texts, and batches of them in the network's form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rar.runtime.encoder.tokenizer import Tokenizer
 from rar.runtime.errors import ImageError, InputError
-from rar.runtime.images import Pixels, load_image
-from rar.runtime.preprocess import Preprocess
-from rar.runtime.tokenizer import Tokenizer
+from rar.runtime.picture.load import Pixels, load_image
+from rar.runtime.picture.preprocess import Preprocess
 
 from .annotations import Annotation
 from .config import MEAN, STD, GrainConfig
@@ -29,9 +29,9 @@ class Example:
 
     Attributes:
         pixels: uint8 [H, W, 3].
-        caption: What the whole picture shows.
+        caption: The caption of the whole picture.
         boxes: float32 [n, 4], x0, y0, x1, y1 in pixels; n may be 0.
-        descriptions: What each box shows.
+        descriptions: The description of each box.
     """
 
     pixels: Pixels
@@ -45,22 +45,22 @@ class Examples(Protocol):
 
     @property
     def left_out(self) -> Counter[str]:
-        """Flaws that were met so far, counted."""
+        """The counts of flaws found so far."""
         ...
 
     def __len__(self) -> int: ...
 
     def __call__(self, places: Sequence[int]) -> list[Example]:
-        """One example a place; the same place gives the same example."""
+        """The example at a position; the same position always gives the same example."""
         ...
 
 
 class AnnotatedPictures:
-    """Examples from picture files, decoded each time they are asked for.
+    """Examples from picture files, decoded at each access.
 
     Args:
         lines: The annotations.
-        boxes: How many of a picture's boxes are kept, the surest first.
+        boxes: How many of a picture's boxes are kept, by falling score.
     """
 
     def __init__(self, lines: Sequence[Annotation], boxes: int) -> None:
@@ -72,10 +72,10 @@ class AnnotatedPictures:
         return len(self._lines)
 
     def __call__(self, places: Sequence[int]) -> list[Example]:
-        """See `Examples`. For a picture that cannot be read the next one that can stands in.
+        """See `Examples`. An unreadable picture is replaced by the next readable one.
 
         Raises:
-            InputError: None can be read.
+            InputError: No picture can be read.
         """
         return [self._example(place) for place in places]
 
@@ -95,17 +95,17 @@ class AnnotatedPictures:
                 self._note("boxes outside their picture", number, int((~inside).sum()))
             kept = [region.description for region, stays in zip(regions, inside.tolist(), strict=True) if stays]
             return Example(pixels, line.caption, boxes, kept)
-        raise InputError("none of the annotated pictures can be read")
+        raise InputError("none of the annotated pictures can be read; check the paths in the annotation file")
 
     def _note(self, flaw: str, number: int, count: int = 1) -> None:
-        """Counts a flaw when its line is met for the first time."""
+        """Counts a flaw at the first access of its line."""
         if (flaw, number) not in self._seen:
             self._seen.add((flaw, number))
             self.left_out[flaw] += count
 
 
 def clip_boxes(boxes: Floats, width: int, height: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The parts of boxes that lie in the picture, and which of them have one: float32 [m, 4], bool [n]."""
+    """The boxes clipped to the picture, and which of them are not empty: float32 [m, 4], bool [n]."""
     clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     inside = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(1))
     return clipped[inside], inside
@@ -113,12 +113,12 @@ def clip_boxes(boxes: Floats, width: int, height: int) -> tuple[Floats, npt.NDAr
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the network takes it.
+    """A batch in the network's form.
 
     Attributes:
         pixels: float32 [N, 3, S, S], normalised.
-        ids: int64 [N + U, L], the N captions and U distinct descriptions, cut after the longest text.
-        boxes: For each picture float32 [n, 4]: centre, width and height in shares of the picture.
+        ids: int64 [N + U, L], the N captions and U distinct descriptions, cut to the longest text.
+        boxes: For each picture float32 [n, 4]: centre, width and height as shares of the picture.
         meanings: int64 [sum n], the description of each box.
     """
 
@@ -129,11 +129,11 @@ class Batch:
 
 
 class Collator:
-    """From examples to batches.
+    """Makes batches from examples.
 
     Attributes:
-        preprocess: How pictures are prepared: squashed to a square, as in the released code.
-        tokenizer: CLIP's.
+        preprocess: The picture preparation: squashed to a square, as in the released code.
+        tokenizer: CLIP's tokenizer.
     """
 
     def __init__(self, config: GrainConfig, tokenizer: Tokenizer, threads: int | None = None) -> None:
@@ -141,7 +141,7 @@ class Collator:
         self.tokenizer = tokenizer
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Puts examples together."""
+        """Makes one batch of the examples."""
         captions = [example.caption for example in examples]
         described = [text for example in examples for text in example.descriptions]
         distinct = list(dict.fromkeys(described))
@@ -154,7 +154,7 @@ class Collator:
         )
 
     def tokenize(self, texts: Sequence[str]) -> Ints:
-        """int64 [N, L], cut after the longest text: what stands before an end token does not see what follows it."""
+        """int64 [N, L], cut to the longest text: tokens before the end token do not see those after it."""
         ids = self.tokenizer(list(texts))
         return np.asarray(ids[:, : int(ids.argmax(1).max()) + 1] if len(texts) else ids)
 
@@ -167,12 +167,12 @@ def centres(boxes: Floats, width: int, height: int) -> Floats:
 
 
 def preprocess(config: GrainConfig, threads: int | None = None) -> Preprocess:
-    """How a model of this shape sees pictures."""
+    """The picture preparation of a model of this shape."""
     return Preprocess(size=config.image, mean=MEAN, std=STD, filter="bicubic", fit="squash", threads=threads)
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches, each prepared while the one before is worked on."""
+    """The batches, each prepared while the previous one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="rar-batch") as worker:
         pending = worker.submit(next, batches, None)
         while (batch := pending.result()) is not None:

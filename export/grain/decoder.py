@@ -1,7 +1,7 @@
 """The query decoder: region queries and one image query read the vision transformer's tokens.
 
-A pre-norm DETR decoder (arXiv 2005.12872) without positional encodings on what it reads. Modules are named as in the
-released code (shaunak27/grain-clip, model/tfm.py), so that its checkpoints fit.
+A pre-norm DETR decoder (arXiv 2005.12872) without positional encodings on the tokens. Modules are named as in the
+released code (shaunak27/grain-clip, model/tfm.py), so that its checkpoints load.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .config import GrainConfig
 
 
 class RegionDecoder(nn.Module):
-    """From a picture's tokens to the states of its queries, and from those to embeddings and boxes."""
+    """Maps a picture's tokens to the states of its queries, and those to embeddings and boxes."""
 
     def __init__(self, config: GrainConfig) -> None:
         super().__init__()
@@ -41,8 +41,7 @@ class RegionDecoder(nn.Module):
 
         Returns:
             float [N, d], the image query's embeddings; float [N, q, d], the region queries'; float
-            [layers, N, q, 4], the boxes after each layer, the last one's last: centre, width and height in shares
-            of the picture.
+            [layers, N, q, 4], the boxes after each layer in order: centre, width and height as shares of the picture.
         """
         states = self.transformer(self.proj(tokens), self.query_embed.weight[None].expand(tokens.shape[0], -1, -1))
         last = states[-1]
@@ -50,12 +49,12 @@ class RegionDecoder(nn.Module):
         return last[:, -1] @ self.img_proj, last[:, :-1] @ self.obj_proj, boxes
 
     def cross_attentions(self) -> list[nn.MultiheadAttention]:
-        """Each layer's attention of the queries to the picture."""
+        """The cross-attention of each layer."""
         return [cast("_Layer", layer).multihead_attn for layer in self.transformer.decoder.layers]
 
 
 class _Transformer(nn.Module):
-    """The layers, with a norm before and one after each."""
+    """The layers, with a norm before them and one after each."""
 
     def __init__(self, config: GrainConfig) -> None:
         super().__init__()
@@ -72,7 +71,7 @@ class _Transformer(nn.Module):
 
 
 class _Layers(nn.Module):
-    """A name's place in the checkpoint: `decoder.layers`, `decoder.norm`."""
+    """Has the checkpoint's names: `decoder.layers`, `decoder.norm`."""
 
     def __init__(self, config: GrainConfig) -> None:
         super().__init__()
@@ -94,8 +93,8 @@ class _Layer(nn.Module):
 
     def forward(self, state: Tensor, memory: Tensor, places: Tensor) -> Tensor:
         normed = self.norm1(state)
-        own = normed + places
-        state = state + self.dropout(self.self_attn(own, own, normed, need_weights=False)[0])
+        placed = normed + places
+        state = state + self.dropout(self.self_attn(placed, placed, normed, need_weights=False)[0])
         query = self.norm2(state) + places
         state = state + self.dropout(self.multihead_attn(query, memory, memory, need_weights=False)[0])
         inner = self.dropout(functional.relu(self.linear1(self.norm3(state))))
@@ -104,7 +103,7 @@ class _Layer(nn.Module):
 
 
 class _BoxHead(nn.Module):
-    """Three layers to the logits of centre, width and height."""
+    """Three layers that give the logits of centre, width and height."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()

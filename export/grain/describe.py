@@ -1,6 +1,6 @@
 """Captions and descriptions of pictures by a multimodal LLM, in plain PyTorch: any that `rar-export mllm` takes.
 
-Two questions a picture, as GRAIN asks them: its main subject first, then what is to be seen of that and around it.
+It asks two questions per picture, as GRAIN does: for its main subject, then for what is visible of that and around it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from rar.runtime.errors import ExportError
-from rar.runtime.images import Pixels
-from rar.runtime.mllm.tree import PICTURE
+from rar.runtime.picture.load import Pixels
+from rar.runtime.rank.mllm.tree import PICTURE
 
 from ..mllm.model import Mllm
 from ..mllm.prompt import prompt_settings, read_prompt
@@ -36,21 +36,21 @@ _FRAME = re.compile(r"""^(?:(?:[-*•]|\(?\d{1,2}[.):])\s+)?["'“]?|["'”]?[.;
 
 @dataclass(frozen=True)
 class Described:
-    """What an MLLM says of a picture: one sentence, and up to ten phrases."""
+    """An MLLM's description of a picture: one sentence, and up to ten phrases."""
 
     caption: str
     descriptions: Sequence[str]
 
 
 class Describer:
-    """An MLLM that is asked about pictures.
+    """An MLLM that describes pictures.
 
     Args:
         mllm: The loaded model.
         device: What it runs on.
 
     Raises:
-        ExportError: It sees by another encoder's features and not by pixels.
+        ExportError: The model takes another encoder's features and not pixels.
     """
 
     def __init__(self, mllm: Mllm, device: torch.device) -> None:
@@ -60,7 +60,7 @@ class Describer:
         self._reference: Any = mllm.reference.to(device)
 
     def __call__(self, pixels: Pixels) -> Described:
-        """Describes a picture, uint8 [H, W, 3]; what the model writes without sense is left out."""
+        """Describes a picture, uint8 [H, W, 3]; unusable lines of the answer are dropped."""
         subject = " ".join(self._ask(pixels, _SUBJECT, _SUBJECT_TOKENS).split())[:_LONGEST]
         details = self._ask(pixels, _DETAILS.replace("{subject}", subject), _DETAILS_TOKENS)
         return Described(subject, phrases(details))
@@ -82,10 +82,10 @@ class Describer:
 
 
 def phrases(text: str) -> list[str]:
-    """The lines of an answer as phrases: without bullets and numbers, none twice, at most ten."""
-    found: dict[str, str] = {}
+    """The lines of an answer as phrases: without bullets, numbers and duplicates, at most ten."""
+    unique: dict[str, str] = {}
     for line in text.splitlines():
         phrase = _FRAME.sub("", " ".join(line.split()))
         if phrase and not phrase.endswith(":") and len(phrase) <= _LONGEST:
-            found.setdefault(phrase.lower(), phrase)
-    return list(found.values())[:MAX_DESCRIPTIONS]
+            unique.setdefault(phrase.lower(), phrase)
+    return list(unique.values())[:MAX_DESCRIPTIONS]

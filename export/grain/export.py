@@ -1,4 +1,4 @@
-"""A trained GRAIN as a dual encoder that sees regions, for `rar.export.clip.export_clip`."""
+"""A trained GRAIN as a dual encoder that sees regions, for `rar.export.encoder.export.export_clip`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..dual_encoder import DualEncoder
+from ..encoder.model import DualEncoder
 from .boxes import to_corners
 from .checkpoint import load
 from .config import MEAN, STD
@@ -21,28 +21,29 @@ from .data import preprocess
 from .model import Grain, unit
 from .tokens import CLEAN, backend
 
-# By how much an element of an fp32 graph's output may differ from PyTorch's.
+# The largest difference of an element of an fp32 graph's output from PyTorch's.
 _TOLERANCE = 1e-5
 
 
 def load_encoder(path: Path, size: str | None = None) -> DualEncoder:
     """Loads a checkpoint; see `checkpoint.load`.
 
-    The picture tower gives the image query's embedding, and the region queries' with their boxes: x0, y0, x1, y1 in
-    shares of the picture. The released backbone's own image embedding is not among them: GRAIN leaves it untrained.
+    The picture tower outputs the embedding of the image query, and the embeddings and boxes of the region queries: x0,
+    y0, x1, y1 as shares of the picture. The released backbone's own image embedding is left out: GRAIN does not train
+    it.
     """
     return dual_encoder(load(path, size).model, f"GRAIN {path.name}")
 
 
 def dual_encoder(model: Grain, source: str) -> DualEncoder:
-    """A network in eval mode, as the one export path takes it."""
+    """A network in eval mode, in the form that the export takes."""
     import open_clip
 
     config = model.config
     simple = open_clip.SimpleTokenizer(context_length=config.context)
 
     def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
-        """The released code's: Resize((S, S), bicubic), ToTensor, Normalize."""
+        """The released code's preparation: Resize((S, S), bicubic), ToTensor, Normalize."""
         squashed = image.resize((config.image, config.image), Image.Resampling.BICUBIC)
         scaled = np.asarray(squashed, np.float32) / 255
         normal = (scaled - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
@@ -82,7 +83,7 @@ class _Visual(torch.nn.Module):
 
 
 class _Attention(torch.nn.Module):
-    """`MultiheadAttention` with three weights in place of one: cut out at run time they could not be quantised."""
+    """`MultiheadAttention` with three weights instead of one: slices made at run time could not be quantised."""
 
     def __init__(self, packed: torch.nn.MultiheadAttention) -> None:
         super().__init__()

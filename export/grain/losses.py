@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from .boxes import overlap, to_corners
 
-# Of the matching's cost, DETR's.
+# DETR's weights of the matching cost.
 _L1, _GIOU = 5.0, 2.0
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which predicted box stands for which true one, over a batch.
+    """The matching of predicted boxes to true ones, over a batch.
 
     Attributes:
         pictures: int64 [M], the row of the batch.
@@ -39,17 +39,17 @@ class Matches:
 def match(boxes: Tensor, truth: Sequence[Tensor]) -> Matches:
     """The cheapest assignment of each picture's boxes to its queries (Hungarian algorithm).
 
-    The cost is 5 L1 - 2 GIoU, as in the released code; descriptions have no say in it.
+    The cost is 5 L1 - 2 GIoU, as in the released code; descriptions do not affect it.
 
     Args:
         boxes: float32 [N, q, 4], predicted; centre, width, height.
-        truth: For each picture float32 [n, 4]; n may be 0, or above q, when the q cheapest are matched.
+        truth: For each picture float32 [n, 4]; n may be 0. If n is above q, the q cheapest are matched.
     """
     from scipy.optimize import linear_sum_assignment
 
     rows: list[npt.NDArray[np.int64]] = []
     with torch.no_grad():
-        counts = [len(own) for own in truth]
+        counts = [len(boxes_of) for boxes_of in truth]
         everything = torch.cat(list(truth))
         picture = torch.arange(len(counts), device=boxes.device).repeat_interleave(
             torch.tensor(counts, device=boxes.device)
@@ -58,7 +58,7 @@ def match(boxes: Tensor, truth: Sequence[Tensor]) -> Matches:
         mine, others = everything[:, None], boxes[picture]
         far = (mine - others).abs().sum(-1)
         cost = _L1 * far - _GIOU * overlap(to_corners(mine), to_corners(others))[1]
-        # A network that has come apart is noticed by its loss.
+        # A diverged network is detected by its loss.
         table = np.nan_to_num(cost.cpu().numpy().astype(np.float64))
     start = 0
     for index, count in enumerate(counts):
@@ -77,12 +77,12 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
         scale: The factor of the cosines.
     """
     logits = scale * _gather(images) @ _gather(texts).T
-    own = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    diagonal = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, diagonal) + functional.cross_entropy(logits.T, diagonal)) / 2
 
 
 def box_loss(boxes: Tensor, truth: Sequence[Tensor], matches: Matches) -> Tensor:
-    """L_box, the mean of L1 + (1 - GIoU) over the matched boxes of all processes; 0 where there is none.
+    """L_box, the mean of L1 + (1 - GIoU) over the matched boxes of all processes; 0 without boxes.
 
     Args:
         boxes: float32 [N, q, 4], predicted.
@@ -96,7 +96,7 @@ def box_loss(boxes: Tensor, truth: Sequence[Tensor], matches: Matches) -> Tensor
 
 
 def region_loss(regions: Tensor, descriptions: Tensor, meanings: Tensor, matches: Matches, scale: Tensor) -> Tensor:
-    """L_rd, the cross-entropy of each matched region against this process's descriptions; 0 where there is none.
+    """L_rd, the cross-entropy of each matched region against this process's descriptions; 0 without regions.
 
     Args:
         regions: float32 [N, q, d], L2-normalised.
@@ -112,7 +112,7 @@ def region_loss(regions: Tensor, descriptions: Tensor, meanings: Tensor, matches
 
 
 def _share(count: int, device: torch.device) -> float:
-    """What a sum over this process's boxes is divided by, so that the mean over processes is that over all boxes."""
+    """The divisor of a sum over this process's boxes that makes the mean over processes the mean over all boxes."""
     if not dist.is_initialized():
         return max(1, count)
     total = torch.tensor(float(count), device=device)

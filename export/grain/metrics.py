@@ -1,4 +1,4 @@
-"""What a GRAIN model can do on held-out examples: retrieval by captions, and its regions against their truth."""
+"""Measures a GRAIN model on held-out examples: retrieval by captions, and its regions against the truth."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Metrics:
         image_to_text: Pictures whose nearest caption is their own.
         description: Matched regions whose nearest description, of all distinct ones of these examples, is their own.
         iou: Mean intersection over union of matched boxes.
-        pictures: How many there were.
-        regions: How many were matched.
-        descriptions: How many distinct ones there were.
+        pictures: The number of pictures.
+        regions: The number of matched regions.
+        descriptions: The number of distinct descriptions.
     """
 
     text_to_image: float
@@ -41,7 +41,7 @@ class Metrics:
     descriptions: int
 
     def to_dict(self) -> dict[str, float]:
-        """For the log."""
+        """The figures in the form of the log."""
         return {key: round(value, 4) for key, value in asdict(self).items()}
 
 
@@ -49,7 +49,7 @@ class Metrics:
 def measure(model: Grain, collator: Collator, examples: Examples, places: Sequence[int]) -> Metrics:
     """Measures a model, in eval mode, on held-out examples.
 
-    Recall counts an equal caption or picture as right. Without any box, `description` and `iou` are 0.
+    Recall counts an equal caption or picture as right. Without boxes, `description` and `iou` are 0.
     """
     images: list[Tensor] = []
     captions: list[str] = []
@@ -86,7 +86,7 @@ def measure(model: Grain, collator: Collator, examples: Examples, places: Sequen
 def look(
     model: Grain, collator: Collator, examples: Examples, places: Sequence[int]
 ) -> Iterator[tuple[list[Example], Seen]]:
-    """Examples in batches with what the model says of their pictures."""
+    """Batches of examples with the model's outputs for their pictures."""
     device = next(model.parameters()).device
     for start in range(0, len(places), _BATCH):
         batch = examples(places[start : start + _BATCH])
@@ -107,4 +107,5 @@ def embed_texts(model: Grain, collator: Collator, texts: Sequence[str]) -> Tenso
 
 
 def _recall(similarity: npt.NDArray[np.float32], captions: Sequence[str]) -> float:
-    return float(np.mean([captions[best] == own for best, own in zip(similarity.argmax(1), captions, strict=True)]))
+    nearest = similarity.argmax(1)
+    return float(np.mean([captions[best] == caption for best, caption in zip(nearest, captions, strict=True)]))

@@ -23,13 +23,13 @@ _GROUPS = 4
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network says of pictures.
+    """The network's outputs for pictures.
 
     Attributes:
         images: float32 [N, d], L2-normalised.
         regions: float32 [N, q, d], L2-normalised.
-        boxes: float32 [layers, N, q, 4], after each layer of the decoder: centre, width and height in shares of the
-            picture. The last layer's go with the regions.
+        boxes: float32 [layers, N, q, 4], after each layer of the decoder: centre, width and height as shares of the
+            picture. The last layer's belong to the regions.
     """
 
     images: Tensor
@@ -62,7 +62,7 @@ class Grain(nn.Module):
         return Seen(unit(images), unit(regions), boxes.float())
 
     def read(self, ids: Tensor) -> Tensor:
-        """int64 [N, L], as the tokenizer gives them or cut after the longest text -> float32 [N, d], L2-normalised."""
+        """int64 [N, L], from the tokenizer or cut to the longest text -> float32 [N, d], L2-normalised."""
         return unit(self.backbone.encode_text(ids))
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Seen, Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Grain(nn.Module):
         return self.see(pixels), self._read_by_length(ids), self.backbone.logit_scale.exp()
 
     def _read_by_length(self, ids: Tensor) -> Tensor:
-        """As `read`, in groups of like length: padded to the longest, most of a batch would be padding."""
+        """As `read`, in groups of similar length: padded to the longest, most of a batch would be padding."""
         lengths = ids.argmax(-1) + 1
         order = lengths.argsort()
         groups = [self.read(ids[part, : int(lengths[part[-1]])]) for part in order.tensor_split(_GROUPS) if len(part)]
@@ -78,7 +78,7 @@ class Grain(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The two towers. The released ones' `image_projection` is left out: nothing uses it."""
+    """The two towers, without the released checkpoints' `image_projection`: nothing uses it."""
 
     mask: Tensor
 
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
         return ends @ self.text_projection
 
     def _initialise(self, config: GrainConfig) -> None:
-        """The text tower's, as CLIP's own."""
+        """The text tower's block, as in CLIP."""
         width = config.text_width
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)

@@ -17,16 +17,16 @@ class TrainOptions:
 
     Attributes:
         epochs: Passes over the pictures.
-        batch: Pictures a step and process.
+        batch: Pictures per step and process.
         lr: Peak learning rate; it rises over the first `warmup` of all steps and falls as a cosine to `last_lr`.
-        last_lr: Where it ends.
-        warmup: Share of all steps.
-        weight_decay: Of matrices; vectors have none.
-        autocast: What matrix products are computed in: `fp32`, `bf16` or `fp16` (with a scaled loss).
-        box_weight: Of L_box; 1.5 is what the released code's weights come to. 0 leaves the boxes untrained.
-        region_weight: Of L_rd. 0 leaves the region embeddings untrained.
+        last_lr: The final learning rate.
+        warmup: The share of all steps in which it rises.
+        weight_decay: Weight decay of matrices; vectors are not decayed.
+        autocast: Precision of matrix products: `fp32`, `bf16` or `fp16` (with a scaled loss).
+        box_weight: Weight of L_box; 1.5 equals the released code's weights. 0 leaves the boxes untrained.
+        region_weight: Weight of L_rd. 0 leaves the region embeddings untrained.
         save_every: Steps between checkpoints, each with a line of held-out figures in the log.
-        seed: Of everything random.
+        seed: Seed of everything random.
     """
 
     epochs: float = 35.0

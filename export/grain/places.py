@@ -1,9 +1,9 @@
-"""Where an untrained network's queries look: each at a place of its own.
+"""Initialises the queries so that each looks at its own place.
 
-From a random start the region queries spend their first ten thousands of pictures on one and the same mean box, since
-what they read is the mean of all tokens, in which no place can be told from another: DETR's plateau. Here tokens begin
-with a sinusoidal place, as in MoCo v3 (arXiv 2104.02057, §4.3), and queries with the places they are to look at, as
-the anchors of DAB-DETR (arXiv 2201.12329). Only the start differs: there is no weight that the released code lacks.
+With random initialisation all region queries collapse onto one mean box for the first tens of thousands of pictures.
+They read the mean of all tokens, which does not distinguish places: DETR's plateau. Here tokens start with a sinusoidal
+position, as in MoCo v3 (arXiv 2104.02057, §4.3). Queries start with the places that they shall look at, like the
+anchors of DAB-DETR (arXiv 2201.12329). Only the initial values differ: the weights are those of the released code.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-_REACH = 0.4  # of the outermost query from the centre, in sides of the picture
+_REACH = 0.4  # distance of the outermost query from the centre, in sides of the picture
 
 
 @torch.no_grad()
 def place(
     pos_embed: nn.Parameter, projection: nn.Linear, queries: nn.Embedding, attention: Sequence[nn.MultiheadAttention]
 ) -> None:
-    """Starts tokens, queries and the attention between them so that each region query reads the tokens around a place.
+    """Initialises tokens, queries and their attention so that each region query reads the tokens around one place.
 
     Args:
         pos_embed: float32 [1, 1 + n², width], the vision transformer's, class token first.
-        projection: From tokens to what the decoder reads.
-        queries: [q + 1, hidden], the image query, which keeps its random start, last.
+        projection: Maps tokens to the decoder's width.
+        queries: [q + 1, hidden]; the last is the image query, which keeps its random initialisation.
         attention: The decoder's cross-attentions.
     """
     _, tokens, width = pos_embed.shape
@@ -49,7 +49,7 @@ def place(
 
 
 def _sinusoids(x: Tensor, y: Tensor, width: int, side: int) -> Tensor:
-    """float32 [n, width] of places [n], in patches; the longest wave is 2 pi sides, the shortest 2 pi patches."""
+    """Embeds places [n], in patches: float32 [n, width]; the longest wave is 2 pi sides, the shortest 2 pi patches."""
     bands = width // 4
     waves = side ** (-torch.arange(bands) / bands)
     parts = [turn(axis[:, None] * waves) for axis in (x, y) for turn in (torch.sin, torch.cos)]

@@ -13,12 +13,12 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its like.
+    """This process within the run.
 
     Attributes:
-        rank: Its number; 0 writes.
-        count: How many there are.
-        device: What it computes on.
+        rank: Its number; process 0 writes the files.
+        count: The number of processes.
+        device: The device that it computes on.
     """
 
     rank: int
@@ -26,14 +26,14 @@ class Processes:
     device: torch.device
 
     def wait(self) -> None:
-        """Returns when all are here."""
+        """Waits until all processes have called it."""
         if self.count > 1:
             dist.barrier()
 
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """The processes of this run: those of `torchrun`, or this one alone. A GPU is used where there is one."""
+    """The processes of this run: those of `torchrun`, or this one alone. A GPU is used if present."""
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")

@@ -33,7 +33,7 @@ from .tokens import tokenizer
 
 CHECKPOINT, LOG = "checkpoint.pth.tar", "log.jsonl"
 
-# exp of it is the largest factor of the cosines, 100; CLIP's.
+# Its exp is the largest factor of the cosines, 100, as in CLIP.
 _LARGEST_SCALE = math.log(100)
 _LOG_EVERY = 20
 _HELD_OUT = 500
@@ -48,11 +48,11 @@ def train(
     held_out: Examples | None = None,
     threads: int | None = None,
 ) -> Path:
-    """Trains a network from scratch, resuming a run that was cut off.
+    """Trains a network from scratch; resumes an interrupted run.
 
     Writes `checkpoint.pth.tar`, in the released layout, and `log.jsonl`: losses, and figures on held-out examples.
-    Under `torchrun` each process takes its share of every batch, and the result is that of one process with a batch
-    as large as all of theirs, but for L_rd's negatives: these are each process's own, as in the released code.
+    Under `torchrun` each process takes its share of every batch. The result equals that of one process with the whole
+    batch, except for L_rd's negatives: each process uses only its own, as in the released code.
 
     Args:
         examples: The training set.
@@ -60,20 +60,20 @@ def train(
         config: The network's shape.
         options: Settings.
         held_out: Examples to measure on; at most 500, evenly spread.
-        threads: Of picture preparation; None for one a core.
+        threads: Threads of picture preparation; None for one per core.
 
     Returns:
         The checkpoint.
 
     Raises:
-        ExportError: The folder holds a run with other settings, or cannot be written, or the loss is no number.
+        ExportError: The folder holds a run with other settings, or cannot be written, or the loss is not finite.
         InputError: No picture can be read.
     """
     folder, options = Path(out), options or TrainOptions()
     try:
-        with processes() as own:
+        with processes() as team:
             collator = Collator(config, tokenizer(config), threads)
-            return _train(examples, folder, config, options, held_out, own, collator)
+            return _train(examples, folder, config, options, held_out, team, collator)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error}); begin again to go on") from error
 
@@ -84,26 +84,26 @@ def _train(
     config: GrainConfig,
     options: TrainOptions,
     held_out: Examples | None,
-    own: Processes,
+    team: Processes,
     collator: Collator,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / CHECKPOINT, folder / LOG
-    steps = max(1, math.ceil(len(examples) * options.epochs / (options.batch * own.count)))
-    settings = {**asdict(options), **asdict(config), "pictures": len(examples), "processes": own.count}
-    trainer = _Trainer(config, options, own)
+    steps = max(1, math.ceil(len(examples) * options.epochs / (options.batch * team.count)))
+    settings = {**asdict(options), **asdict(config), "pictures": len(examples), "processes": team.count}
+    trainer = _Trainer(config, options, team)
     done = trainer.resume(path, settings) if path.exists() else 0
-    if own.rank == 0:
+    if team.rank == 0:
         cut(log, done)
-    batches = ahead(_batches(examples, collator, options, own, range(done, steps)))
+    batches = ahead(_batches(examples, collator, options, team, range(done, steps)))
     started, window = perf_counter(), list[dict[str, float]]()
-    with tqdm(total=steps, initial=done, desc="training", disable=True if own.rank else None) as bar:
+    with tqdm(total=steps, initial=done, desc="training", disable=True if team.rank else None) as bar:
         for step, batch in enumerate(batches, done + 1):
             window.append(trainer.step(step - 1, steps, batch))
             bar.set_postfix(loss=f"{window[-1]['loss']:.3f}", refresh=False)
             bar.update()
             saves = step % options.save_every == 0 or step == steps
-            if own.rank == 0 and (saves or step % _LOG_EVERY == 0):
+            if team.rank == 0 and (saves or step % _LOG_EVERY == 0):
                 line: dict[str, Any] = {key: round(fmean(parts[key] for parts in window), 4) for key in window[-1]}
                 if saves and held_out is not None:
                     line["held_out"] = trainer.measure(collator, held_out)
@@ -112,46 +112,46 @@ def _train(
                 append(log, {"step": step, **line, "seconds": round(perf_counter() - started, 1)})
                 window.clear()
             if saves:
-                if own.rank == 0:
-                    trainer.save(path, settings, step * options.batch * own.count // len(examples), step)
-                own.wait()
+                if team.rank == 0:
+                    trainer.save(path, settings, step * options.batch * team.count // len(examples), step)
+                team.wait()
     return path
 
 
 def _batches(
-    examples: Examples, collator: Collator, options: TrainOptions, own: Processes, steps: range
+    examples: Examples, collator: Collator, options: TrainOptions, team: Processes, steps: range
 ) -> Iterator[Batch]:
     """This process's share of each step's batch."""
-    order = Order(len(examples), options.batch * own.count, options.seed)
-    mine = slice(own.rank * options.batch, (own.rank + 1) * options.batch)
+    order = Order(len(examples), options.batch * team.count, options.seed)
+    mine = slice(team.rank * options.batch, (team.rank + 1) * options.batch)
     return (collator(examples(order(step)[mine])) for step in steps)
 
 
 class _Trainer:
     """The network and its optimizer."""
 
-    def __init__(self, config: GrainConfig, options: TrainOptions, own: Processes) -> None:
-        self.options, self.own = options, own
+    def __init__(self, config: GrainConfig, options: TrainOptions, team: Processes) -> None:
+        self.options, self.team = options, team
         torch.manual_seed(options.seed)
-        self.model = Grain(config).to(own.device)
+        self.model = Grain(config).to(team.device)
         self.network: torch.nn.Module = self.model
-        if own.count > 1:
-            devices = [own.device.index] if own.device.type == "cuda" else None
+        if team.count > 1:
+            devices = [team.device.index] if team.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, device_ids=devices)
         matrices = [weight for weight in self.model.parameters() if weight.dim() > 1]
         vectors = [weight for weight in self.model.parameters() if weight.dim() < 2]
         groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
-        self.scaler = torch.amp.GradScaler(own.device.type, enabled=options.autocast == "fp16")
+        self.scaler = torch.amp.GradScaler(team.device.type, enabled=options.autocast == "fp16")
 
     def step(self, number: int, steps: int, batch: Batch) -> dict[str, float]:
         """One step of the optimizer; returns the losses of this process's batch.
 
         Raises:
-            ExportError: The loss is no number.
+            ExportError: The loss is not finite.
         """
-        # Of dropout: a resumed run goes on as it would have.
-        torch.manual_seed((self.options.seed * 1_000_003 + number) * 1009 + self.own.rank)
+        # Seeds dropout, so that a resumed run continues as if it had not stopped.
+        torch.manual_seed((self.options.seed * 1_000_003 + number) * 1009 + self.team.rank)
         self.network.train()
         parts = self._losses(batch)
         total = parts["loss"]
@@ -169,7 +169,7 @@ class _Trainer:
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        device, options = self.own.device, self.options
+        device, options = self.team.device, self.options
         pixels, ids, meanings = (
             torch.from_numpy(part).to(device) for part in (batch.pixels, batch.ids, batch.meanings)
         )
@@ -181,12 +181,12 @@ class _Trainer:
             seen, texts, scale = self.network(pixels, ids)
         captions, descriptions = texts[: len(pixels)], texts[len(pixels) :]
         losses = {"contrast": contrast(seen.images, captions, scale)}
-        # With this each weight has a gradient, if of 0, whatever the batch holds: DistributedDataParallel wants one.
+        # With this each weight has a gradient for every batch, even if 0: DistributedDataParallel needs one.
         losses["loss"] = losses["contrast"] + 0 * (seen.boxes.sum() + seen.regions.sum())
         if options.box_weight or options.region_weight:
             matches: list[Matches] = [match(boxes, truth) for boxes in seen.boxes]
             if options.box_weight:
-                layers = [box_loss(boxes, truth, found) for boxes, found in zip(seen.boxes, matches, strict=True)]
+                layers = [box_loss(boxes, truth, pairs) for boxes, pairs in zip(seen.boxes, matches, strict=True)]
                 losses["boxes"] = torch.stack(layers).mean()
                 losses["loss"] = losses["loss"] + options.box_weight * losses["boxes"]
             if options.region_weight:
@@ -213,22 +213,22 @@ class _Trainer:
         )
 
     def resume(self, path: Path, settings: dict[str, Any]) -> int:
-        """Takes over a checkpoint; returns the steps that it has done.
+        """Restores a checkpoint; returns its number of finished steps.
 
         Raises:
-            ExportError: It was made with other settings, or is damaged.
+            ExportError: The checkpoint has other settings, or is damaged.
         """
-        found = checkpoint.load(path)
-        theirs = cast("dict[str, Any]", found.rest.get("settings") or {})
+        stored = checkpoint.load(path)
+        theirs = cast("dict[str, Any]", stored.rest.get("settings") or {})
         differ = [key for key, value in settings.items() if theirs.get(key) != value]
         if differ:
             told = ", ".join(f"{key} {theirs.get(key)} and not {settings[key]}" for key in differ)
             raise ExportError(f"{path}: is of a run with other settings ({told}); name a new folder")
-        self.model.load_state_dict(found.model.state_dict())
+        self.model.load_state_dict(stored.model.state_dict())
         try:
-            self.optimizer.load_state_dict(found.rest["optimizer"])
+            self.optimizer.load_state_dict(stored.rest["optimizer"])
             if self.scaler.is_enabled():
-                self.scaler.load_state_dict(found.rest["scaler"])
+                self.scaler.load_state_dict(stored.rest["scaler"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ExportError(f"{path}: its optimizer's state is damaged ({error}); begin anew") from error
-        return found.iteration
+        return stored.iteration

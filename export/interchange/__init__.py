@@ -1,4 +1,4 @@
-"""Embeddings that others made, in and out: `.npy`, Parquet, clip-retrieval's folders, faiss index files."""
+"""Imports and exports embeddings: `.npy`, Parquet, clip-retrieval's folders, faiss index files."""
 
 from .embeddings import Block, Embeddings
 from .read import read_embeddings

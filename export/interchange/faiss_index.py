@@ -1,8 +1,8 @@
 """faiss index files: flat, HNSW over flat, either with ids.
 
-faiss itself reads the file, in this process: it takes an index apart by the sizes written in it. What it promises
-about damaged files (an exception, never a read out of bounds) is taken for granted here, as the export runs where
-such a file was fetched, and not on the device; the sizes in the head are compared with the file's before.
+faiss itself reads the file, in this process, and trusts the sizes in it. This module relies on faiss to raise an
+exception on damaged files and never to read out of bounds: the export runs where such a file was fetched, not on the
+device. The sizes in the header are compared with the file's size first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .embeddings import BLOCK, Block, Embeddings
 
 # The first four bytes: flat by inner product, by L2, by another metric; HNSW over flat; ids around one of these.
 _FLAT, _IDS = (b"IxFI", b"IxF2", b"IxFl", b"IHNf"), (b"IxMp", b"IxM2")
-# Four letters, dimension, number of vectors, and what follows up to the index inside an IDMap.
+# Four letters, dimension, number of vectors, and the rest up to the index inside an IDMap.
 _HEAD, _IDS_HEAD = struct.Struct("<4siq"), 37
 
 
@@ -32,17 +32,19 @@ def read_faiss(path: Path, labels: Sequence[str]) -> Embeddings:
 
     Args:
         path: The file.
-        labels: The class of each vector; where the index has ids, of each id from 0.
+        labels: The class of each vector; if the index has ids, the class of each id from 0.
 
     Raises:
-        InputError: No such file, damaged, of another kind (a compressed index has lost its vectors), without vectors,
-            or with ids that are not unique or have no label.
+        InputError: The file is missing, damaged, of another kind (a compressed index has lost its vectors) or empty, or
+            its ids are not unique or have no label.
     """
     _check_head(path)
     try:
         index: Any = faiss.read_index(str(path))
     except (RuntimeError, MemoryError, ValueError) as error:
-        raise InputError(f"{path}: faiss cannot read it ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{path}: faiss cannot read it ({str(error).splitlines()[0]}); write it with `faiss.write_index`"
+        ) from error
     with_ids = isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2))
     inner = _vectors_of(index)
     if not isinstance(inner, (faiss.IndexFlat, faiss.IndexHNSWFlat)):
@@ -50,19 +52,19 @@ def read_faiss(path: Path, labels: Sequence[str]) -> Embeddings:
     count = int(inner.ntotal)
     rows = faiss.vector_to_array(index.id_map) if with_ids else np.arange(count)
     if len(rows) != count:
-        raise InputError(f"{path}: {len(rows)} ids for {count} vectors")
+        raise InputError(f"{path}: {len(rows)} ids for {count} vectors; write the index again")
     _check_rows(path, rows, len(labels), with_ids=with_ids)
 
     def read() -> Iterator[Block]:
-        # From the outer index each time: the inner one goes with it.
+        # From the outer index each time: the inner one is freed with it.
         inner = _vectors_of(index)
         for start in range(0, count, BLOCK):
             stop = min(start + BLOCK, count)
-            own = rows[start:stop].tolist()
+            numbers = rows[start:stop].tolist()
             yield Block(
                 inner.reconstruct_n(start, stop - start),
-                [labels[row] for row in own],
-                [f"{path}[{row}]" for row in own],
+                [labels[row] for row in numbers],
+                [f"{path}[{row}]" for row in numbers],
             )
 
     return Embeddings(count, int(inner.d), read)
@@ -101,17 +103,20 @@ def _check_head(path: Path) -> None:
         raise InputError(f"{path}: no flat or HNSW index of faiss; other kinds do not keep their vectors")
     _, dim, count = _HEAD.unpack_from(head)
     if dim < 1 or count < 1 or 4 * dim * count > size:
-        raise InputError(f"{path}: {count} vectors of {dim} dimensions are not in {size} bytes")
+        raise InputError(f"{path}: {count} vectors of {dim} dimensions are not in {size} bytes; copy the file again")
 
 
 def _check_rows(path: Path, rows: npt.NDArray[np.int64], labels: int, *, with_ids: bool) -> None:
     if not with_ids:
         if len(rows) != labels:
-            raise InputError(f"{path}: {len(rows)} vectors do not fit {labels} labels")
+            raise InputError(f"{path}: {len(rows)} vectors do not fit {labels} labels; give one label a vector")
         return
     unique, counts = np.unique(rows, return_counts=True)
     if counts.max() > 1:
-        raise InputError(f"{path}: the id {int(unique[counts.argmax()])} stands there {int(counts.max())} times")
+        raise InputError(
+            f"{path}: the id {int(unique[counts.argmax()])} stands there {int(counts.max())} times"
+            "; give each vector an id of its own"
+        )
     if not 0 <= int(unique[0]) <= int(unique[-1]) < labels:
         wrong = int(unique[0]) if unique[0] < 0 else int(unique[-1])
         raise InputError(f"{path}: the id {wrong} has no label; there are {labels}, for the ids from 0")

@@ -18,7 +18,7 @@ from rar.runtime.errors import InputError
 
 from .embeddings import BLOCK, Block, Embeddings, check_numbers
 
-# Columns that say where a row came from; clip-retrieval's are image_path and url.
+# Columns with a row's source; clip-retrieval's are image_path and url.
 _SOURCE_COLUMNS = ("source", "image_path", "path", "url")
 
 
@@ -26,11 +26,14 @@ def read_parquet(path: Path, embedding_column: str | None = None, label_column: 
     """Opens a `.parquet`, or a folder of them in the order of their names.
 
     Raises:
-        InputError: No such file, not Parquet, or without the columns.
+        InputError: The file is missing, is not Parquet, or lacks the columns.
     """
     files = sorted(path.glob("*.parquet"), key=_by_number) if path.is_dir() else [path]
     if not files:
-        raise InputError(f"{path}: holds no .parquet, and no img_emb as clip-retrieval writes it")
+        raise InputError(
+            f"{path}: holds no .parquet, and no img_emb as clip-retrieval writes it"
+            "; name a folder that does, or a .parquet file"
+        )
     schema = _schema(files[0])
     column = embedding_column or _only_vector_column(files[0], schema)
     label = label_column or "label"
@@ -39,7 +42,7 @@ def read_parquet(path: Path, embedding_column: str | None = None, label_column: 
     count = sum(_rows(file) for file in files)
     first = next(_batches(files[0], [column]), None)
     if first is None or not len(first):
-        raise InputError(f"{files[0]}: holds no row")
+        raise InputError(f"{files[0]}: holds no row; give a file with rows")
     dim = _matrix(first.column(0), f"{files[0]}, column {column!r}").shape[1]
 
     def read() -> Iterator[Block]:
@@ -59,11 +62,11 @@ def read_clip_retrieval(folder: Path, label_column: str | None = None) -> Embedd
     """Opens what `clip-retrieval inference` writes: `img_emb/img_emb_0.npy`, ... beside `metadata/metadata_0.parquet`.
 
     Args:
-        folder: The two's parent.
+        folder: The parent of both.
         label_column: The metadata's column of class names; None for `label`.
 
     Raises:
-        InputError: The two do not fit each other, a file is damaged, or the column is not there.
+        InputError: The two do not match, a file is damaged, or the column is missing.
     """
     arrays = sorted((folder / "img_emb").glob("*.npy"), key=_by_number)
     tables = sorted((folder / "metadata").glob("*.parquet"), key=_by_number)
@@ -79,12 +82,14 @@ def read_clip_retrieval(folder: Path, label_column: str | None = None) -> Embedd
         try:
             vectors = np.load(array, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{array}: not a .npy of numbers ({error})") from error
+            raise InputError(f"{array}: not a .npy of numbers ({error}); copy it again") from error
         check_numbers(vectors.dtype, str(array))
         rows = _rows(table)
         dim = mapped[0].shape[1] if mapped else vectors.shape[-1]
         if vectors.ndim != 2 or vectors.shape != (rows, dim):
-            raise InputError(f"{array}: shape {list(vectors.shape)} does not fit {rows} rows of {table.name}")
+            raise InputError(
+                f"{array}: shape {list(vectors.shape)} does not fit {rows} rows of {table.name}; copy both files again"
+            )
         mapped.append(vectors)
 
     def read() -> Iterator[Block]:
@@ -104,7 +109,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+        raise InputError(f"{path}: not a readable Parquet file ({error}); copy it again") from error
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -123,10 +128,10 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _only_vector_column(path: Path, schema: pa.Schema) -> str:
-    found = [field.name for field in schema if _is_vector(field.type)]
-    if len(found) != 1:
-        raise InputError(f"{path}: {len(found)} columns hold vectors ({', '.join(found)}); name the one to read")
-    return str(found[0])
+    columns = [field.name for field in schema if _is_vector(field.type)]
+    if len(columns) != 1:
+        raise InputError(f"{path}: {len(columns)} columns hold vectors ({', '.join(columns)}); name the one to read")
+    return str(columns[0])
 
 
 def _check_columns(path: Path, schema: pa.Schema, column: str | None, label: str) -> None:
@@ -134,7 +139,10 @@ def _check_columns(path: Path, schema: pa.Schema, column: str | None, label: str
         if schema.names.count(name) != 1:
             raise InputError(f"{path}: has no column {name!r}, or two; it has {', '.join(schema.names)}")
     if column is not None and not _is_vector(schema.field(column).type):
-        raise InputError(f"{path}: column {column!r} holds {schema.field(column).type}, not lists of floating-point")
+        raise InputError(
+            f"{path}: column {column!r} holds {schema.field(column).type}, not lists of floating-point"
+            "; name the vectors' column with --embedding-column"
+        )
     if not _is_text(schema.field(label).type):
         raise InputError(f"{path}: column {label!r} holds {schema.field(label).type}; class names are strings")
 
@@ -158,27 +166,27 @@ def _source_column(schema: pa.Schema, taken: Sequence[str]) -> str | None:
 
 
 def _matrix(column: pa.Array, where: str) -> npt.NDArray[Any]:
-    """Lists of one length: float [c, d]."""
+    """Converts lists of equal length: float [c, d]."""
     if column.null_count:
-        raise InputError(f"{where}: a vector is missing")
+        raise InputError(f"{where}: a vector is missing; leave the row out")
     values = column.flatten()
     if values.null_count:
-        raise InputError(f"{where}: a number is missing")
+        raise InputError(f"{where}: a number is missing; leave the row out")
     lengths = pc.min_max(pc.list_value_length(column)).as_py()
     if lengths["min"] != lengths["max"]:
-        raise InputError(f"{where}: vectors of unlike length")
+        raise InputError(f"{where}: vectors of unlike length; give vectors of one encoder")
     if not len(values):
-        raise InputError(f"{where}: vectors of no dimension")
+        raise InputError(f"{where}: vectors of no dimension; name the vectors' column with --embedding-column")
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), -1)
 
 
 def _texts(column: pa.Array, where: str) -> list[str]:
     if column.null_count:
-        raise InputError(f"{where}: a class name is missing")
+        raise InputError(f"{where}: a class name is missing; name the class or leave the row out")
     try:
         return [str(text).strip() for text in column.to_pylist()]
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 ({error})") from error
+        raise InputError(f"{where}: not UTF-8 ({error}); save the names as UTF-8") from error
 
 
 def _sources(batch: pa.RecordBatch, column: str | None, path: Path, row: int) -> list[str]:
@@ -187,10 +195,10 @@ def _sources(batch: pa.RecordBatch, column: str | None, path: Path, row: int) ->
 
 
 def _number(path: Path) -> int:
-    found = re.findall(r"[0-9]+", path.stem)
-    return int(found[-1][-18:]) if found else -1
+    digits = re.findall(r"[0-9]+", path.stem)
+    return int(digits[-1][-18:]) if digits else -1
 
 
 def _by_number(path: Path) -> tuple[int, str]:
-    """img_emb_10 after img_emb_9, zeros in front or none."""
+    """Sort key that puts img_emb_10 after img_emb_9, with or without leading zeros."""
     return _number(path), path.name

@@ -1,4 +1,4 @@
-"""Reads embeddings by what their name says they are."""
+"""Reads embeddings in the format that their name indicates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rar.runtime.bundle.files import DAMAGED
 from rar.runtime.errors import InputError
-from rar.runtime.files import DAMAGED
 
-from ..labelled import read_text
+from ..pictures.rows import read_text
 from .embeddings import Embeddings
 
 
@@ -24,19 +24,19 @@ def read_embeddings(
     embedding_column: str | None = None,
     label_column: str | None = None,
 ) -> Embeddings:
-    """Opens ready-made embeddings; the vectors themselves are read when they are asked for.
+    """Opens precomputed embeddings; the vectors are read on demand.
 
     Args:
         source: A `.npy` of float [n, d]; a `.parquet` file, or a folder of them; a folder in clip-retrieval's layout
             (`img_emb/*.npy` beside `metadata/*.parquet`); a faiss `.index` or `.faiss`, flat or HNSW over flat, with
             ids or without.
-        labels: A text file with the class of each row (of a faiss index with ids: of each id), one a line. Parquet
-            brings its own.
-        embedding_column: Parquet's column of vectors; None for the only one there is.
+        labels: A text file with the class of each row (for a faiss index with ids, of each id), one per line. Parquet
+            has its own labels.
+        embedding_column: Parquet's column of vectors; None for the only such column.
         label_column: Parquet's column of class names; None for `label`.
 
     Raises:
-        InputError: A file is missing, damaged or of another form, or the labels do not fit.
+        InputError: A file is missing, damaged or has another form, or the labels do not match.
     """
     path = Path(source)
     if path.is_dir() or path.suffix == ".parquet":
@@ -63,7 +63,7 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGED as error:
-        raise InputError(f"{path}: not a .npy of numbers ({error})") from error
+        raise InputError(f"{path}: not a .npy of numbers ({error}); save it with `numpy.save`") from error
     if not isinstance(vectors, np.ndarray):
         raise InputError(f"{path}: holds several arrays; save one as a .npy")
     return vectors
@@ -72,5 +72,5 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
 def _read_labels(path: Path) -> Sequence[str]:
     names = read_text(path).rstrip("\n").split("\n")
     if blank := [line for line, name in enumerate(names, 1) if not name.strip()]:
-        raise InputError(f"{path}, line {blank[0]}: the class name is blank")
+        raise InputError(f"{path}, line {blank[0]}: the class name is blank; name the class")
     return [name.strip() for name in names]

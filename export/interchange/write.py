@@ -1,4 +1,4 @@
-"""Writes embeddings in the forms that `read` takes."""
+"""Writes embeddings in the formats that `read` takes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from rar.runtime.bundle.files import atomic_file, fsync
 from rar.runtime.errors import InputError
-from rar.runtime.files import atomic_file, fsync
 
 from .embeddings import Embeddings
 
@@ -28,14 +28,14 @@ def write_embeddings(
         out: A `.npy` (float16) or a faiss `.index` or `.faiss`, each with its classes in `<out>.labels.txt`, one a
             line; a `.parquet` with the columns embedding (float32), label and source; or, without a suffix, a new
             folder in clip-retrieval's layout.
-        embeddings: What to write, of unit length.
-        faiss_kind: What kind of faiss index.
+        embeddings: The embeddings, of unit length.
+        faiss_kind: The kind of faiss index.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        InputError: The place cannot be written, or is taken by a folder; a label does not fit on a line.
+        InputError: The path cannot be written or is a folder, or a label does not fit on a line.
     """
     path = Path(out)
     try:
@@ -56,7 +56,9 @@ def write_embeddings(
             file.write(lines)
         return [path, labels]
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); check the path and who may write there"
+        ) from error
 
 
 def _write_npy(path: Path, embeddings: Embeddings) -> None:
@@ -89,14 +91,14 @@ def _write_parquet(path: Path, embeddings: Embeddings) -> None:
 
 
 def _write_folder(path: Path, embeddings: Embeddings) -> Path:
-    """clip-retrieval's layout: a `.npy` beside a table of what each row is."""
+    """Writes clip-retrieval's layout: a `.npy` beside a table with each row's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.exists():
         raise InputError(f"{path}: exists already; name a new folder, or a file ending in {', '.join(EXTENSIONS)}")
     if not path.parent.is_dir():
-        raise InputError(f"{path}: {path.parent} is no folder")
+        raise InputError(f"{path}: {path.parent} is no folder; make it, or name a file in another")
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         for folder in ("img_emb", "metadata"):

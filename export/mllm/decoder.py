@@ -1,7 +1,7 @@
-"""The decoder every architecture is exported as: packed sequences, a visibility mask, only new keys and values.
+"""The decoder form of every architecture: packed sequences, a visibility mask, only new keys and values as outputs.
 
-The runtime scores a tree of prompts in one sequence, so who sees whom is an input (a 4-D mask) and not a rule, and a
-cache that is shared by many calls is read but never copied out again.
+The runtime scores a tree of prompts in one sequence, so visibility is an input (a 4-D mask) and not a rule. A cache
+that many calls share is read but never copied to an output.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..compat import takes
+
 if TYPE_CHECKING:
     import transformers
 
-# How far below its row's largest a score may lie.
+# The largest distance of a score below its row's maximum.
 _LEAST_SCORE = 80.0
 
 
 class _Past:
-    """What a language model of transformers asks of a cache, with the new keys and values kept apart."""
+    """The cache interface of transformers' language models, with the new keys and values kept apart."""
 
     is_compileable = False
 
@@ -29,7 +31,7 @@ class _Past:
         self.new: list[torch.Tensor] = []
 
     def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int, _: dict[str, Any] | None = None
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.new += [key, value]
         return torch.cat([self.past[2 * layer], key], 2), torch.cat([self.past[2 * layer + 1], value], 2)
@@ -60,7 +62,7 @@ def _attend(
 
 @contextmanager
 def _attention(language: transformers.PreTrainedModel) -> Iterator[None]:
-    """Makes a language model attend by `_attend` for a while; the reference shares its modules and keeps its own."""
+    """Makes a language model use `_attend` inside the block; the reference shares its modules and keeps its own."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register("rar_grouped", _attend)
@@ -94,6 +96,7 @@ class Decoder(torch.nn.Module):
         self.layers, self.kv_heads, self.dim = config.num_hidden_layers, config.num_key_value_heads, config.hidden_size
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.vocab = head.out_features
+        self._cache = "cache" if takes(language, "cache") else "past_key_values"
 
     def forward(
         self,
@@ -109,7 +112,7 @@ class Decoder(torch.nn.Module):
             inputs_embeds: float32 [N, L, D].
             attention_mask: bool [N, 1, L, P + L], True where a token may see. Each must see itself.
             position_ids: int64 [N, L], or [3, N, L].
-            logit_positions: int64 [N, M], which of the L get logits.
+            logit_positions: int64 [N, M], the positions that get logits.
             past: Key and value of each layer, float32 [N, kv_heads, P, head_dim]; P may be 0.
 
         Returns:
@@ -123,8 +126,8 @@ class Decoder(torch.nn.Module):
                 inputs_embeds=inputs_embeds,
                 attention_mask=hidden_by,
                 position_ids=position_ids,
-                past_key_values=cache,
                 use_cache=True,
+                **{self._cache: cache},
             ).last_hidden_state
         chosen = torch.gather(hidden, 1, logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return (self.head(chosen), *cache.new)
@@ -140,7 +143,3 @@ class Decoder(torch.nn.Module):
             torch.zeros(batch, 4, dtype=torch.int64),
             *(torch.zeros(batch, self.kv_heads, before, self.head_dim) for _ in range(2 * self.layers)),
         )
-
-    def names(self, prefix: str) -> list[str]:
-        """Names of the keys and values in order: `<prefix>.0.key`, `<prefix>.0.value`, ..."""
-        return [f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .. import graph
+from ..graphs import trace
 from .model import Mllm
 
 GRAPHS = ("vision", "embed", "decoder")
@@ -20,16 +20,16 @@ def export_graph(mllm: Mllm, name: str, path: Path) -> None:
     """
     if name == "vision":
         example = torch.zeros(2, *mllm.vision_shape)
-        graph.export_onnx(
+        trace.export_onnx(
             mllm.vision, [example], path, inputs=[mllm.vision_input], outputs=["image_embeds"], dynamic=[(0,)]
         )
     elif name == "embed":
         ids = torch.zeros(2, 3, dtype=torch.int64)
-        graph.export_onnx(mllm.embed, [ids], path, inputs=["input_ids"], outputs=["inputs_embeds"], dynamic=[(0, 1)])
+        trace.export_onnx(mllm.embed, [ids], path, inputs=["input_ids"], outputs=["inputs_embeds"], dynamic=[(0, 1)])
     else:
-        decoder = mllm.decoder
+        decoder, form = mllm.decoder, mllm.form
         last = decoder.position_dims > 1
-        graph.export_onnx(
+        trace.export_onnx(
             decoder,
             decoder.example(),
             path,
@@ -38,8 +38,8 @@ def export_graph(mllm: Mllm, name: str, path: Path) -> None:
                 "attention_mask",
                 "position_ids",
                 "logit_positions",
-                *decoder.names("past_key_values"),
+                *form.names("past_key_values"),
             ],
-            outputs=["logits", *decoder.names("present")],
+            outputs=["logits", *form.names("present")],
             dynamic=[(0, 1), (0, 2, 3), (1, 2) if last else (0, 1), (0, 1), [(0, 2)] * (2 * decoder.layers)],
         )

@@ -1,12 +1,12 @@
-"""Weights of 4 bits in blocks of 32, those that suffer most of 8, in at most a fifth of the fp32 size.
+"""4-bit weights in blocks of 32, and 8 bits for the most sensitive ones, in at most a fifth of the fp32 size.
 
-A block is `scale * code + offset` with codes 0 ... 15. `MatMulNBits` has no offset but a middle code of 8, so the
-rest of the offset is a product of its own: the sums of the input's blocks times the offsets, 1/32 of the work. That
-is the form of GGUF's Q4_1, whose weights it keeps bit for bit; whole-numbered zero points do not (SmolLM2-135M, five
-texts: divergence 0.56 nats against 0.00), and other weights lie closer as well.
+A block is `scale * code + offset` with codes 0 ... 15. `MatMulNBits` has no offset but a middle code of 8, so the rest
+of the offset is a separate product: the sums of the input's blocks times the offsets, 1/32 of the work. This is the
+form of GGUF's Q4_1, whose weights it keeps bit for bit. Integer zero points do not (SmolLM2-135M, five texts:
+divergence 0.56 nats against 0.00), and other weights are also approximated better.
 
-What LoRA adds to weights on such a grid is smaller than a step and would be rounded away again; `adapter.merge` leaves
-it beside them as thin products, which are stored at fp16.
+LoRA's changes to weights on such a grid are smaller than a step, and rounding would remove them. So `adapter.merge`
+keeps them beside the weights as thin products, which are stored at fp16.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..graphs.weights import Floats, Product, Range, Rewriter
 from .adapter import THIN
-from .weights import Floats, Product, Range, Rewriter
 
 BLOCK = 32
-# Of the fp32 weights; the graph itself comes on top.
+# Limit as a share of the fp32 weights, without the graph itself.
 SHARE = 0.195
-_ACCURACY = 4  # the input as 8 bits a block
-# How far to draw a block's range in; 1 keeps weights that lie on a grid of 16 values as they are.
+_ACCURACY = 4  # the input at 8 bits, with a scale per block
+# Factors that shrink a block's range; 1 keeps weights on a grid of 16 values unchanged.
 _RANGES = (1.0, 0.95, 0.9, 0.85)
 _CHUNK = 1 << 22
-# Bytes a weight: codes, and fp16 scale and offset.
+# Bytes per weight: codes, and fp16 scale and offset.
 _BYTES4, _BYTES8 = (4 + 16 / BLOCK * 2) / 8, (8 + 16 / BLOCK) / 8
 
 Codes = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ def quantize(source: Path, target: Path, ranges: Mapping[str, Range]) -> float:
     Args:
         source: The fp32 graph.
         target: The graph to write.
-        ranges: What `weights.measure` found.
+        ranges: The result of `weights.measure`.
 
     Returns:
         The share of the weights that have 8 bits.
@@ -65,9 +65,9 @@ def quantize(source: Path, target: Path, ranges: Mapping[str, Range]) -> float:
     errors = []
     blocks = []
     for product in products:
-        found = _four_bits(product.weight, ranges[product.input].square)
-        blocks.append(found[0])
-        errors.append(found[1])
+        packed_error = _four_bits(product.weight, ranges[product.input].square)
+        blocks.append(packed_error[0])
+        errors.append(packed_error[1])
     sizes = [product.weight.size for product in products]
     eight = _choose(rewriter.weigh(), 4 * sum(product.weight.size for product in thin), sizes, errors)
     sums: dict[str, str] = {}
@@ -89,11 +89,11 @@ def _thin(product: Product) -> bool:
 
 
 def _choose(total: int, thin: int, sizes: list[int], errors: list[float]) -> set[int]:
-    """The products to give 8 bits: those with the largest error a byte that fit under the share.
+    """The products that get 8 bits: those with the largest error per byte that fit into the share.
 
     Args:
         total: Bytes of all weights at fp32.
-        thin: Bytes at fp32 of those that become fp16.
+        thin: Bytes at fp32 of the weights that become fp16.
         sizes: Number of weights of each product.
         errors: Its error with 4 bits.
     """
@@ -149,13 +149,13 @@ def _multiply_four(rewriter: Rewriter, product: Product, blocks: _Blocks, sums: 
     count = len(product.weight)
     packed = blocks.codes[..., 0::2] | np.left_shift(blocks.codes[..., 1::2], 4)
     middle = blocks.offsets.astype(np.float32) + 8 * blocks.scales.astype(np.float32)
-    found = _nbits(rewriter, product, packed, blocks.scales, 4)
+    scaled = _nbits(rewriter, product, packed, blocks.scales, 4)
     if product.input not in sums:
         shape = rewriter.constant("blocks", np.array([0, 0, count // BLOCK, BLOCK]))
         parts = rewriter.add("Reshape", [product.input, shape])
         sums[product.input] = rewriter.add("ReduceSum", [parts, rewriter.constant("last", np.array([-1]))], keepdims=0)
     offsets = _widened(rewriter, "offsets", middle.T.astype(np.float16))
-    return rewriter.add("Add", [found, rewriter.add("MatMul", [sums[product.input], offsets])], output)
+    return rewriter.add("Add", [scaled, rewriter.add("MatMul", [sums[product.input], offsets])], output)
 
 
 def _multiply_eight(rewriter: Rewriter, product: Product, output: str) -> str:

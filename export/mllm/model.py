@@ -1,4 +1,4 @@
-"""What every source of a multimodal LLM is turned into before the one export path takes it."""
+"""The common form of multimodal LLMs from every source, which the export takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rar.runtime.preprocess import Preprocess
+from rar.runtime.picture.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import tokenizers
@@ -23,18 +23,45 @@ Piece: TypeAlias = str | dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a caller of the three graphs must know.
+
+    Attributes:
+        vision_input: See `Mllm`.
+        layers: Number of the decoder's layers.
+        kv_heads: Heads of the keys and values.
+        head_dim: Width of a head.
+        dim: Width of the embeddings.
+        vocab: Number of logits.
+        position_dims: 1, or 3 where a position is (time, row, column).
+    """
+
+    vision_input: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dim: int
+    vocab: int
+    position_dims: int = 1
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the keys and values in order: `<prefix>.0.key`, `<prefix>.0.value`, ..."""
+        return [f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]
+
+
+@dataclass(frozen=True)
 class Mllm:
-    """A picture tower, a token table and a decoder as PyTorch modules, and how a prompt is put together.
+    """A picture tower, a token table and a decoder as PyTorch modules, and the form of a prompt.
 
     Attributes:
         architecture: Name of the adapter (`llava`, `smolvlm`, ...).
-        source: Where it came from, for the record.
+        source: Its origin, for the manifest.
         vision: `vision_input` [N, *vision_shape] -> float32 [N, image_tokens, dim], as the decoder expects it.
-        vision_input: `pixel_values`, or `image_features` where the retrieval encoder's pass is shared.
-        vision_shape: Of one picture, such as (3, 336, 336).
+        vision_input: `pixel_values`, or `image_features` if it shares the retrieval encoder's pass.
+        vision_shape: The shape of one picture, such as (3, 336, 336).
         embed: int64 [N, L] -> float32 [N, L, dim].
-        decoder: See `Decoder`. Its `language` is what LoRA attaches to.
-        tokenizer: The model's own, without truncation and padding.
+        decoder: See `Decoder`. LoRA attaches to its `language`.
+        tokenizer: The model's tokenizer, without truncation and padding.
         template: The chat template resolved to pieces, in the model's own order.
         stop_ids: Tokens that end an answer.
         image_token: The id that stands for one picture token in the reference's `input_ids`.
@@ -44,11 +71,12 @@ class Mllm:
         reference_inputs: int64 [N, L] ids (with `image_token` in the picture's places) and the pictures in order
             of the rows (float32 [n, *vision_shape]) -> the reference's keyword arguments.
         reference_tokens: The model's own tokenizer on the whole text, to compare the template with: instruction,
-            question and what follows the prompt -> ids, with `image_token` once an image slot. None: no such thing.
-        lead: What stands between the prompt and an answer in the model's own chat.
+            question and the text after the prompt -> ids, with one `image_token` per image slot. None if it has none.
+        lead: The text between the prompt and an answer in the model's own chat.
         preprocess: The model's own picture preparation in the runtime's form. None with `image_features`.
         reference_preprocess: The model's own preparation of one picture: float32 [3, H, W].
-        image_positions: {"grid": [rows, columns]} of a picture's tokens where positions have three dimensions.
+        image_positions: {"grid": [rows, columns]} of a picture's tokens if positions have three dimensions.
+        whole_picture: Whether each token of a picture sees the whole picture.
     """
 
     architecture: str
@@ -70,9 +98,18 @@ class Mllm:
     preprocess: Preprocess | None = None
     reference_preprocess: Callable[[Image.Image], npt.NDArray[np.float32]] | None = None
     image_positions: Mapping[str, Any] | None = None
+    whole_picture: bool = False
     vision_input: Literal["pixel_values", "image_features"] = "pixel_values"
 
     @property
     def language(self) -> torch.nn.Module:
         """The language model without its head."""
         return self.decoder.language
+
+    @property
+    def form(self) -> Form:
+        """Its shapes."""
+        made = self.decoder
+        return Form(
+            self.vision_input, made.layers, made.kv_heads, made.head_dim, made.dim, made.vocab, made.position_dims
+        )

@@ -9,12 +9,12 @@ from typing import Any, cast
 import tokenizers
 
 from rar.runtime.errors import ExportError
-from rar.runtime.mllm.prompt import LETTERS, MODES, Mode, Prompt, list_names
-from rar.runtime.mllm.tree import PICTURE
+from rar.runtime.rank.mllm.prompt import LETTERS, MODES, Mode, Prompt, list_names
+from rar.runtime.rank.mllm.tree import PICTURE
 
 from .model import Mllm
 
-# Labels as data sets have them; none spells a token of a chat template.
+# Labels like those of data sets; none contains a token of a chat template.
 LABELS = (
     "apple", "Granny Smith", "crème brûlée", "747-400", "Chevrolet Silverado 1500 Hybrid Crew Cab 2012",
     "black-footed albatross", "O'Neill", "oat milk (barista)", "3.5% fat yoghurt", "烤鸭", "pão de queijo", "C-130",
@@ -41,6 +41,7 @@ def prompt_settings(mllm: Mllm, modes: Mapping[str, Mapping[str, str]] | None = 
         "context": mllm.context,
         "position_dims": mllm.decoder.position_dims,
         "image_positions": dict(mllm.image_positions) if mllm.image_positions else None,
+        "whole_picture": mllm.whole_picture,
         "modes": {mode: dict(parts) for mode, parts in texts.items()},
     }
     if "choice" in texts:
@@ -49,13 +50,16 @@ def prompt_settings(mllm: Mllm, modes: Mapping[str, Mapping[str, str]] | None = 
         # Each rest is the letter's tokens and the end; two letters of one length may still share a first token.
         tokens = {letter: rest[:-1] for letter, rest in zip(LETTERS, rests, strict=True)}
         if any(len(ids) != 1 for ids in tokens.values()):
-            raise ExportError(f"the tokenizer writes letters as several tokens ({tokens['A']} for A), as choice cannot")
+            raise ExportError(
+                f"the tokenizer writes letters as several tokens ({tokens['A']} for A), as choice cannot"
+                "; choose another model"
+            )
         settings["letters"] = {letter: ids[0] for letter, ids in tokens.items()}
     return settings
 
 
 def read_prompt(settings: Mapping[str, Any], tokenizer: tokenizers.Tokenizer) -> Prompt:
-    """The prompt as the runtime will read it; the tokenizer is copied, since its settings are changed."""
+    """The prompt as the runtime will read it; the tokenizer is copied, because its settings are changed."""
     return Prompt.from_dict(settings, tokenizers.Tokenizer.from_str(tokenizer.to_str()))
 
 
@@ -63,7 +67,7 @@ def compare_tokens(mllm: Mllm, prompt: Prompt, count: int = 20) -> dict[str, int
     """Compares the runtime's ids with the model's own tokenizer on whole prompts with harmless labels.
 
     Returns:
-        How many prompts were compared; all are equal.
+        The number of compared prompts; all are equal.
 
     Raises:
         ExportError: The ids of a prompt differ.
@@ -79,18 +83,19 @@ def compare_tokens(mllm: Mllm, prompt: Prompt, count: int = 20) -> dict[str, int
             ids = [*prompt.head(mode), *prompt.picture(mode), *prompt.tail(mode, names)]
             question = texts["question"].replace("{k}", str(len(names)))
             question = question.replace("{candidates}", list_names(mode, names))
-            own = mllm.reference_tokens(texts["instruction"], question, texts["answer"])
-            if _squeeze(ids, PICTURE) != _squeeze(own, mllm.image_token):
+            theirs = mllm.reference_tokens(texts["instruction"], question, texts["answer"])
+            if _squeeze(ids, PICTURE) != _squeeze(theirs, mllm.image_token):
                 raise ExportError(
                     f"the runtime's ids of a {mode} prompt are not those of the model's own tokenizer: "
-                    f"{_squeeze(ids, PICTURE)} where it has {_squeeze(own, mllm.image_token)}; please report this model"
+                    f"{_squeeze(ids, PICTURE)} where it has {_squeeze(theirs, mllm.image_token)}; "
+                    "please report this model"
                 )
             compared += 1
     return {"equal": compared, "count": compared}
 
 
 def _squeeze(ids: list[int], picture: int) -> list[int | None]:
-    """Runs of a picture's tokens as one None each."""
+    """Replaces each run of a picture's tokens by one None."""
     squeezed: list[int | None] = []
     for token in ids:
         if token != picture:

@@ -1,4 +1,4 @@
-"""The three graphs at the precision that was asked for."""
+"""Writes the three graphs at the requested precision."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from rar.runtime.session import OnnxSession
 
-from .. import graph
-from ..parity import cosines
-from . import int4, int8
-from .weights import Rewriter, measure
+from ..encoder.parity import cosines
+from ..graphs import int8, precisions
+from ..graphs.weights import Rewriter, measure
+from . import int4
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 Samples: TypeAlias = Iterable[Mapping[str, npt.NDArray[Any]]]
 
-# A picture tower stays at int8 if its worst token comes this close to fp32, else it gets fp16.
+# A picture tower stays at int8 if its worst token's cosine to fp32 reaches this, else it gets fp16.
 VISION_COSINE = 0.98
 
 
@@ -31,14 +31,14 @@ def convert(
 
     Args:
         name: `vision`, `embed` or `decoder`.
-        source: The fp32 graph, on the target's file system; moved where nothing is to be changed.
+        source: The fp32 graph, on the target's file system; it is moved if nothing changes.
         target: The graph to write.
-        precision: What was asked for. At `int8` and `int4` the token table has 8 bits a row and the picture tower is
-            `int8`, or `fp16` where that loses too much.
-        samples: Inputs like those it will get.
+        precision: The requested precision. At `int8` and `int4` the token table has 8 bits with a scale per row, and
+            the picture tower is `int8`, or `fp16` if that loses too much.
+        samples: Typical inputs.
 
     Returns:
-        `scheme`, and what was measured to choose it.
+        `scheme`, and the measurements that chose it.
     """
     if precision == "fp32":
         for suffix in ("", ".data"):
@@ -46,7 +46,7 @@ def convert(
             os.chmod(f"{target}{suffix}", 0o644)
         return {"scheme": "fp32"}
     if precision == "fp16":
-        return {"scheme": graph.convert(source, target, "fp16", ())}
+        return {"scheme": precisions.convert(source, target, "fp16", ())}
     if name == "embed":
         _quantize_table(source, target)
         return {"scheme": "int8 rows"}
@@ -60,7 +60,7 @@ def convert(
     cosine = min(_cosines(source, target, samples()))
     if cosine >= VISION_COSINE:
         return {"scheme": "int8 rows and columns", "int8_cosine": round(cosine, 5)}
-    return {"scheme": graph.convert(source, target, "fp16", ()), "int8_cosine": round(cosine, 5)}
+    return {"scheme": precisions.convert(source, target, "fp16", ()), "int8_cosine": round(cosine, 5)}
 
 
 def _cosines(source: Path, target: Path, samples: Samples) -> Iterator[float]:
@@ -72,7 +72,7 @@ def _cosines(source: Path, target: Path, samples: Samples) -> Iterator[float]:
 
 
 def _quantize_table(source: Path, target: Path) -> None:
-    """A token table at 8 bits with a scale a row, looked up by plain operations."""
+    """Writes a token table at 8 bits with a scale per row, looked up by plain operations."""
     rewriter = Rewriter(source)
     for place, lookup in enumerate(list(rewriter.model.graph.node)):
         if lookup.op_type != "Gather" or not rewriter.holds(lookup.input[0]):

@@ -1,24 +1,29 @@
-"""From a folder in the Hugging Face layout, or a hub name, to an `Mllm`: what the four architectures share."""
+"""Loads an `Mllm` from a folder in the Hugging Face layout or a hub name: the code that all families share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rar.runtime.errors import ExportError
 
+from ..compat import image_processor
+from ..pictures.prepare import with_alpha
 from .model import Mllm
 from .template import Template, plain_tokenizer, resolve
 
-# model_type of a config -> its adapter's module.
+# model_type of a config -> its adapter's module in `families`.
 ARCHITECTURES = {
     "llava": "llava",
+    "llava_onevision": "llava_onevision",
     "idefics3": "smolvlm",
     "smolvlm": "smolvlm",
     "qwen2_5_vl": "qwen25vl",
+    "qwen3_vl": "qwen3vl",
     "internvl": "internvl",
+    "gemma3": "gemma3",
 }
 
 
@@ -40,12 +45,21 @@ class Loaded:
     tokenizer: Any
     images: Any
 
-    def resolve(self, placeholder: str, picture: Sequence[str]) -> Template:
+    def resolve(self, placeholder: str, picture: Sequence[str], token: str | None = None) -> Template:
         """The chat template, see `template.resolve`."""
-        return resolve(self.tokenizer, placeholder, picture)
+        return resolve(self.tokenizer, placeholder, picture, token)
+
+    def refuse_tiles(self, tiles: int | None) -> None:
+        """For families that see a picture as one tile.
+
+        Raises:
+            ExportError: Tiles were asked for.
+        """
+        if tiles is not None:
+            raise ExportError(f"{self.folder}: a {self.config.model_type} takes one tile a picture; leave --tiles out")
 
     def common(self) -> dict[str, Any]:
-        """The attributes of `Mllm` that are read alike from every architecture."""
+        """The attributes of `Mllm` that are read in the same way from every architecture."""
         stops = self.model.generation_config.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
         return {
@@ -63,7 +77,7 @@ def load(source: str, tiles: int | None = None) -> Mllm:
 
     Args:
         source: A folder in the Hugging Face layout, a hub name, or `starter`.
-        tiles: Rows and columns of tiles a picture is cut into, where the model has such; None for one tile.
+        tiles: Rows and columns of tiles that a picture is cut into, if the model supports tiles; None for one tile.
 
     Raises:
         ExportError: The folder lacks a part, or the model is of another kind.
@@ -71,7 +85,7 @@ def load(source: str, tiles: int | None = None) -> Mllm:
     import importlib
 
     if source == "starter":
-        from ..starter_mllm import load_mllm
+        from ..starter.mllm import load_mllm
 
         return load_mllm()
 
@@ -86,23 +100,28 @@ def load(source: str, tiles: int | None = None) -> Mllm:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(source)
     with loading(source, "image processor"):
-        images = transformers.AutoImageProcessor.from_pretrained(source, use_fast=False)
+        images = image_processor(source)
     with loading(source, "weights"):
         loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
             source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
         )
-    model, found = loaded
-    # transformers itself only warns, and fills what is missing with random numbers.
-    if missing := [*found["missing_keys"], *found["mismatched_keys"]]:
-        raise ExportError(f"{source}: {len(missing)} weights are missing or of other shapes, as {missing[0]}")
-    adapter = importlib.import_module(f".{ARCHITECTURES[config.model_type]}", __package__)
+    model, report = loaded
+    # transformers itself only warns, and fills missing weights with random numbers.
+    if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
+        raise ExportError(
+            f"{source}: {len(missing)} weights are missing or of other shapes, as {missing[0]}"
+            "; download the model again"
+        )
+    adapter = importlib.import_module(f".families.{ARCHITECTURES[config.model_type]}", __package__)
     mllm: Mllm = adapter.adapt(Loaded(source, config, model.eval(), tokenizer, images), tiles)
-    return mllm
+    if mllm.preprocess is None or mllm.reference_preprocess is None:
+        return mllm
+    return replace(mllm, preprocess=with_alpha(mllm.preprocess, mllm.reference_preprocess))
 
 
 @contextmanager
 def loading(source: str, part: str) -> Iterator[None]:
-    """What transformers raises on a part of a folder, as an `ExportError` that names the part."""
+    """Turns errors of transformers into an `ExportError` that names the part of the folder."""
     try:
         yield
     except Exception as error:  # it and the libraries below it raise a family of unrelated types
@@ -113,7 +132,7 @@ def loading(source: str, part: str) -> Iterator[None]:
 
 
 def _processor_template(source: str) -> str | None:
-    """The chat template in the file that older processors keep it in, which tokenizers do not read."""
+    """The chat template from older processors' own file, which tokenizers do not read."""
     import json
 
     from transformers.utils.hub import cached_file

@@ -22,9 +22,9 @@ class Template:
 
     Attributes:
         pieces: Ids, plain text and slots in the model's own order.
-        lead: What the model's chat puts between the prompt and an answer, such as the space after `Assistant:`.
-        tokens: Instruction, question and what follows the prompt -> the ids of the model's own tokenizer, a picture
-            as the placeholder's id once a slot.
+        lead: The text between the prompt and an answer in the model's chat, such as the space after `Assistant:`.
+        tokens: Instruction, question and the text after the prompt -> the ids of the model's own tokenizer, with one
+            placeholder id per picture slot.
     """
 
     pieces: Sequence[Piece]
@@ -32,27 +32,32 @@ class Template:
     tokens: Callable[[str, str, str], list[int]]
 
 
-def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str]) -> Template:
-    """Resolves a tokenizer's chat template, or a plain layout where it has none.
+def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str], token: str | None = None) -> Template:
+    """Resolves a tokenizer's chat template, or a plain layout if it has no template.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        placeholder: What the template writes for a picture; also the token that stands for its embeddings.
-        picture: What the model's processor puts in its place, `placeholder` for each run of embeddings.
+        placeholder: The template's text for a picture.
+        picture: The processor's replacement for it, with `token` for each run of embeddings.
+        token: The token that stands for embeddings; None if it is the placeholder.
 
     Raises:
         ExportError: The template cannot be rendered, or loses or repeats a part.
     """
+    token = token or placeholder
     rendered, answered = _render(tokenizer, placeholder)
     if any(rendered.count(mark) != 1 for mark in (placeholder, _MARKERS["instruction"], _MARKERS["question"])):
-        raise ExportError(f"the chat template does not show instruction, picture and question once: {rendered!r}")
-    rendered = rendered.replace(placeholder, "".join(picture).replace(placeholder, _MARKERS["image"]))
+        raise ExportError(
+            f"the chat template does not show instruction, picture and question once: {rendered!r}"
+            "; choose another model"
+        )
+    rendered = rendered.replace(placeholder, "".join(picture).replace(token, _MARKERS["image"]))
     bos = tokenizer.bos_token
     added = [] if bos and rendered.startswith(bos) else _prefix(tokenizer)
 
     def tokens(instruction: str, question: str, answer: str) -> list[int]:
-        # One pass, so that nothing in a text is taken for a marker.
-        values = {"instruction": instruction, "question": question, "image": placeholder}
+        # One pass, so that text that was filled in is never taken for a marker.
+        values = {"instruction": instruction, "question": question, "image": token}
         pattern = "|".join(f"(?P<{name}>{mark})" for name, mark in _MARKERS.items())
         text = re.sub(pattern, lambda match: values[str(match.lastgroup)], rendered) + answer
         return [*added, *tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -62,18 +67,20 @@ def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str]) -> Templat
 
 
 def plain_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer as a `tokenizers` object that encodes any part of a prompt as it is encoded within the whole.
+    """The tokenizer as a `tokenizers` object that encodes a part of a prompt exactly as within the whole.
 
-    Sentencepiece's dummy prefix, where it is meant for the beginning of a text only, is taken out; `resolve` writes
-    it into the first piece.
+    Sentencepiece's dummy prefix is removed if it belongs only to the beginning of a text; `resolve` writes it into the
+    first piece.
 
     Raises:
-        ExportError: There is no `tokenizers` form of it.
+        ExportError: The tokenizer has no `tokenizers` form.
     """
     import tokenizers
 
     if not getattr(tokenizer, "is_fast", False):
-        raise ExportError(f"{type(tokenizer).__name__} has no tokenizer.json form")
+        raise ExportError(
+            f"{type(tokenizer).__name__} has no tokenizer.json form; choose a model with a fast tokenizer"
+        )
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
     for part in _metaspaces(settings["pre_tokenizer"]):
         if part["prepend_scheme"] == "first":
@@ -85,7 +92,7 @@ def plain_tokenizer(tokenizer: Any) -> Any:
 
 
 def _render(tokenizer: Any, placeholder: str) -> tuple[str, str]:
-    """The prompt with markers, and the same with an answer of the model after it."""
+    """The prompt with markers, and the same prompt followed by an answer of the model."""
     instruction, question = _MARKERS["instruction"], _MARKERS["question"]
     if not tokenizer.chat_template:
         prompt = f"{instruction}\n{placeholder}\n{question}\nAnswer:"
@@ -110,7 +117,7 @@ def _render(tokenizer: Any, placeholder: str) -> tuple[str, str]:
 
 
 def _lead(prompt: str, answered: str) -> str:
-    # The picture is written out in one of the two only; what counts stands behind the question.
+    # Only one of the two contains the expanded picture; the relevant text follows the question.
     question = _MARKERS["question"]
     tail, full = prompt.split(question)[1], answered.split(question)[1]
     if full.startswith(tail) and _ANSWER in full:
@@ -119,7 +126,7 @@ def _lead(prompt: str, answered: str) -> str:
 
 
 def _prefix(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before every text: `<s>` or nothing."""
+    """The tokenizer's prefix of every text: `<s>` or nothing."""
     with_special, without = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
     for start in range(len(with_special)):
         if with_special[start : start + len(without)] == without:
@@ -165,7 +172,7 @@ def _cut(tokenizer: Any, rendered: str) -> list[Piece]:
 
 
 def _merge(pieces: Sequence[Piece]) -> list[Piece]:
-    """Neighbouring ids and neighbouring texts as one; nothing empty."""
+    """Joins neighbouring ids and neighbouring texts; drops empty pieces."""
     merged: list[Piece] = []
     for piece in pieces:
         last = merged[-1] if merged else None

@@ -1,0 +1,1 @@
+"""Dual encoders from open_clip and Hugging Face as a bundle's `clip` component."""

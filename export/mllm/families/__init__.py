@@ -1,0 +1,1 @@
+"""One file per family of multimodal LLMs: it makes an `Mllm` of the family's parts."""

@@ -1,0 +1,1 @@
+"""Pages of HTML that stand alone: what they show is in them, and they load nothing."""

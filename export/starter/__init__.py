@@ -1,0 +1,1 @@
+"""The default bundle, from models that install as Python packages."""

@@ -1,0 +1,1 @@
+"""Fits on held-out pictures: the texts' weight, the best ranker, fusion and gate."""
