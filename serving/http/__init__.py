@@ -1,0 +1,1 @@
+"""`rar-serve`: an HTTP server for one device, and the page that it serves."""
