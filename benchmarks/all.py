@@ -18,11 +18,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal, TypeAlias
 
-from rar.export.labelled import read_images
-from rar.runtime.bundle import Bundle
+from rar.export.pictures.labelled import read_images
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.cli.printable import printable
 from rar.runtime.errors import InputError
-from rar.runtime.printable import printable
-from rar.runtime.tuning import Tuning
+from rar.runtime.memory.info import MemoryInfo
+from rar.runtime.rank.mllm.ranker import MllmOptions
+from rar.runtime.rank.tuning import Tuning
 
 from . import record
 
@@ -43,7 +45,7 @@ class Part:
     Attributes:
         name: Its command, and of its files.
         arguments: What follows the command, but for `--out`.
-        weight: Of the time that is left to it and the parts behind it, its share.
+        weight: Its share of the time that is left for it and the later parts.
     """
 
     name: str
@@ -144,7 +146,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
     first = str(read_images(args.images)[0].path)
     ranked = ["--rank", name] if (name := _ranker(bundle)) else []
     small = args.quick
-    found = [
+    parts = [
         Part(
             "accuracy",
             [args.bundle, "--test", args.test, *(["--limit", str(_PICTURES)] if small else []), *ranked],
@@ -157,20 +159,21 @@ def parts(args: argparse.Namespace) -> list[Part]:
         Part("latency", [args.bundle, "--images", args.images, *(["--quick"] if small else [])], 4),
     ]
     if args.boxes:
-        found.insert(1, Part("detection", [args.bundle, "--boxes", args.boxes, *([] if small else ["--sweep"])], 2))
-    names = [part.name for part in found]
+        parts.insert(1, Part("detection", [args.bundle, "--boxes", args.boxes, *([] if small else ["--sweep"])], 2))
+    names = [part.name for part in parts]
     if unknown := [name for name in args.only or () if name not in names]:
         raise InputError(f"--only {unknown[0]}: choose of {', '.join(names)}; detection needs --boxes")
-    return [part for part in found if not args.only or part.name in args.only]
+    return [part for part in parts if not args.only or part.name in args.only]
 
 
 def _ranker(bundle: Bundle) -> str | None:
     """The bundle's own ranker, as `rar-bench accuracy` names it."""
-    info = bundle.component("memory").info
-    rank, tuning = info.get("rank", "none"), Tuning.from_info(info)
-    if rank == "none":
+    info = MemoryInfo.of(bundle)
+    tuning = Tuning.of(info.tune)
+    if info.rank == "none":
         return None
-    return f"{rank} {tuning.mllm.mode}" if rank == "mllm" and tuning and tuning.mllm else str(rank)
+    mllm = tuning.options if tuning and info.rank == "mllm" else None
+    return f"{info.rank} {mllm.mode}" if isinstance(mllm, MllmOptions) else info.rank
 
 
 def _run(part: Part, out: Path, seconds: float | None, told: _Told, suffix: str = ".json") -> Outcome:

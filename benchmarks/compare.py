@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rar.runtime.cli.printable import printable
 from rar.runtime.errors import InputError
-from rar.runtime.printable import printable
 
 from .record import read
 
@@ -128,12 +128,12 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
 
 
 def _ratios(content: Mapping[str, Any]) -> dict[str, Spread]:
-    found: dict[str, Spread] = {}
+    ratios: dict[str, Spread] = {}
     for name, ratio in _find(content, ()):
-        if name in found:
+        if name in ratios:
             raise InputError(f"two rows of a file cannot be told apart ({name})")
-        found[name] = ratio
-    return found
+        ratios[name] = ratio
+    return ratios
 
 
 def _find(value: Any, way: tuple[str, ...]) -> Iterator[tuple[str, Spread]]:
@@ -142,16 +142,16 @@ def _find(value: Any, way: tuple[str, ...]) -> Iterator[tuple[str, Spread]]:
         for item in value:
             yield from _find(item, way)
     elif isinstance(value, dict):
-        own = [f"{key} {item}" for key, item in value.items() if isinstance(item, (str, int)) and key not in _TOLD]
+        labels = [f"{key} {item}" for key, item in value.items() if isinstance(item, (str, int)) and key not in _TOLD]
         for key, item in value.items():
             if key in _RATIOS and (ratio := _spread(item, str(value.get("against", "")))) is not None:
-                yield ", ".join([*way, *own] or [key]), ratio
+                yield ", ".join([*way, *labels] or [key]), ratio
             elif isinstance(item, (list, dict)):
                 yield from _find(item, (*way, key) if isinstance(item, dict) else way)
 
 
 def _spread(value: Any, against: str) -> Spread | None:
-    """A ratio; None for what is none, or is not above 0."""
+    """Reads a ratio; None if it is not a number above 0."""
     parts = [value.get(part) for part in ("median", "q25", "q75")] if isinstance(value, dict) else [value] * 3
     numbers = [float(part) for part in parts if isinstance(part, (int, float)) and part > 0]
     if len(numbers) != 3:

@@ -1,19 +1,25 @@
-"""`rar-bench footprint`: install size, opening time and memory of a process that only recognises."""
+"""`rar-bench footprint`: install size, opening time and memory of a process that only recognises.
+
+Of an editable installation the size is that of the files that a wheel would have, without what Python compiles of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from tqdm import tqdm
 
-from rar.runtime.bundle import Bundle
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import RarError
 
 from . import record
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         "encoder": record.encoder(bundle, "cpu"),
         "install_bytes": install,
         "install_total_bytes": sum(install.values()),
+        "editable": editable(distribution("rar-runtime")),
         "mapped_and_loaded_bytes": files,
         "peak_growth_at_open_bytes": record.spread(growth),
         "peak_growth_over_files": record.spread([value / files for value in growth]),
@@ -91,20 +98,39 @@ def install_bytes(package: str, extras: set[str]) -> dict[str, int]:
     while pending:
         name, wanted = pending.pop()
         try:
-            found = distribution(name)
+            installed = distribution(name)
         except PackageNotFoundError:
             continue
-        key = found.metadata["Name"].lower()
+        key = installed.metadata["Name"].lower()
         if key in sizes and not wanted:
             continue
-        files = [Path(str(found.locate_file(file))) for file in found.files or ()]
-        sizes[key] = sum(path.stat().st_size for path in files if path.is_file())
-        for line in found.requires or ():
+        sizes[key] = sum(path.stat().st_size for path in _files(installed) if path.is_file())
+        for line in installed.requires or ():
             requirement = Requirement(line)
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in wanted or {""}):
                 pending.append((requirement.name, set(requirement.extras)))
     return sizes
+
+
+def editable(installed: Distribution) -> bool:
+    """Whether a package is not installed itself: a checkout stands in its place."""
+    told = json.loads(installed.read_text("direct_url.json") or "{}")
+    return installed.read_text("RECORD") is None or bool(told.get("dir_info", {}).get("editable"))
+
+
+def _files(installed: Distribution) -> Iterator[Path]:
+    """A package's files; of an editable one the checkout's that a wheel would have."""
+    if not editable(installed):
+        yield from (Path(str(installed.locate_file(file))) for file in installed.files or ())
+        return
+    for top in (installed.read_text("top_level.txt") or "").split():
+        spec = find_spec(top)
+        for root in spec.submodule_search_locations or () if spec else ():
+            for folder, inner, names in os.walk(root, followlinks=True):
+                # Benchmarks' results lie in the checkout alone.
+                inner[:] = [name for name in inner if name not in ("__pycache__", "results")]
+                yield from (Path(folder, name) for name in names)
 
 
 def _probe(bundle: str, image: str) -> dict[str, Any]:

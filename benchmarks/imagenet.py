@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rar.export.labelled import LabelledImage
-from rar.export.starter import backbone, imagenet_classes
-from rar.runtime.bundle import Bundle
+from rar.export.pictures.labelled import LabelledImage
+from rar.export.starter.classes import imagenet_classes
+from rar.export.starter.towers import backbone
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import InputError
-from rar.runtime.images import load_image
-from rar.runtime.rank import RANKS
+from rar.runtime.picture.load import load_image
+from rar.runtime.rank.rankers import RANKS
 from rar.runtime.recognizer import Recognizer
 
 from . import record
@@ -44,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         pixels = recognizer.clip.preprocess([load_image(image.path) for image in batch])
         with torch.inference_mode():
             classified += [names[i] for i in network(torch.from_numpy(pixels)).argmax(1).tolist()]
-        found = recognizer.memory.search(recognizer.clip.embed_pixels(pixels), 1)
-        retrieved += [candidates[0].label for candidates in found]
+        candidate_lists = recognizer.memory.search(recognizer.clip.embed_pixels(pixels), 1)
+        retrieved += [candidates[0].label for candidates in candidate_lists]
     answers = {"backbone's classifier, PyTorch fp32": classified, "retrieval by name": retrieved}
     for rank in args.rank:
-        stream = recognizer.stream((image.path for image in entries), 5, rank)
+        stream = recognizer.stream((image.path for image in entries), k=5, rank=rank)
         results = tqdm(stream, total=len(entries), desc=rank, disable=None)
         answers[f"rank {rank}"] = [result.label or "" for result in results]
     truth = [image.label for image in entries]

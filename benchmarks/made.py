@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rar.runtime.bundle.files import write_json
 from rar.runtime.errors import RarError
-from rar.runtime.files import write_json
 
 from .process import in_a_process
 from .usage import memory

@@ -18,16 +18,19 @@ import numpy as np
 
 from rar.export.finetune import adapter as adapters
 from rar.export.finetune.train import finetune
-from rar.export.labelled import LabelledImage, read_images
-from rar.export.memory import MemorySource, build_memory
+from rar.export.memory.build import MemorySource, build_memory
 from rar.export.mllm.export import export_mllm
-from rar.export.starter_mllm import MODES, load_mllm
-from rar.export.tune import judge, retrieve, settle_fusion
-from rar.runtime.bundle import Bundle, copy
-from rar.runtime.clip import Clip
-from rar.runtime.mllm.model import Mllm
-from rar.runtime.mllm.prompt import Mode
-from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
+from rar.export.pictures.labelled import LabelledImage, read_images
+from rar.export.starter.mllm import MODES, load_mllm
+from rar.export.tune.fit import retrieve
+from rar.export.tune.fuse import settle
+from rar.export.tune.judged import judge
+from rar.runtime.bundle.copy import copy
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.rank.mllm.model import Mllm
+from rar.runtime.rank.mllm.prompt import Mode
+from rar.runtime.rank.mllm.ranker import MllmOptions, MllmRanker
 from rar.runtime.recognizer import Recognizer
 
 from . import record
@@ -71,17 +74,17 @@ def run(args: argparse.Namespace) -> int:
                 options = replace(OPTIONS, epochs=args.epochs, **VARIANTS[variant])
                 finetune(load_mllm(), Clip(bundle), [known], adapter, options)
             shutil.rmtree(folder / "bundle", ignore_errors=True)
-            own = folder / "bundle"
-            _encoder_only(bundle, own)
-            export_mllm(load_mllm(), own, "int8", adapter)
-            build_memory(Bundle.open(own), MemorySource(images=train), provider="cpu")
-            row = {"draw": draw, "variant": variant, **_measure(own, left_out, val, test)}
+            target = folder / "bundle"
+            _encoder_only(bundle, target)
+            export_mllm(load_mllm(), target, "int8", adapter)
+            build_memory(Bundle.open(target), MemorySource(images=train), provider="cpu")
+            row = {"draw": draw, "variant": variant, **_measure(target, left_out, val, test)}
             rows.append(row)
             print(
                 f"draw {draw}, {variant}: retrieval {row['retrieval']:.1f}, alone {row['alone']:.1f}, "
                 f"fused {row['fused']:.1f} ({row['pictures']} pictures of {args.left_out} new classes)"
             )
-            shutil.rmtree(own)
+            shutil.rmtree(target)
     record.write(
         {"environment": record.environment(), "options": vars(OPTIONS) | {"epochs": args.epochs}, "rows": rows},
         args.out,
@@ -104,13 +107,13 @@ def _measure(
     for images in (val, test):
         new = [image for image in images if image.label in left_out]
         judged.append(judge(ranker, retrieve(recognizer, new, k), [image.label for image in new]))
-    fusion = settle_fusion(judged[0])
+    fused = settle(judged[0])
     return {
         "pictures": len(judged[1].right),
         "fitted_on": len(judged[0].right),
         "retrieval": 100 * float(judged[1].right[:, 0].mean()),
         "in_k": 100 * float(judged[1].right.any(1).mean()),
         "alone": 100 * judged[1].top1(0.0),
-        "fused": 100 * judged[1].top1(fusion),
-        "fusion": fusion,
+        "fused": 100 * float(judged[1].final(fused).mean()),
+        "fusion": fused and fused.weights.similarity,
     }

@@ -29,12 +29,12 @@ _GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a meter says at one moment; None for what it cannot say.
+    """A meter's reading at one moment; None for values that it cannot measure.
 
     Attributes:
-        watts: Of the whole device.
-        clock_mhz: Of the GPU.
-        celsius: Of the GPU.
+        watts: Power of the whole device.
+        clock_mhz: The GPU's clock.
+        celsius: The GPU's temperature.
         memory_bytes: In use on the device, by all processes; on a Jetson that is the host's memory.
         rails: Watts of each rail.
     """
@@ -217,23 +217,23 @@ class Power:
             Seconds and samples; the spread of watts, clock and temperature; joules in all and a picture; each rail's
             mean watts; peak memory. What the meter cannot say is absent.
         """
-        found: dict[str, Any] = {"meter": self._meter.name, "seconds": self._seconds, "samples": len(self._readings)}
+        figures: dict[str, Any] = {"meter": self._meter.name, "seconds": self._seconds, "samples": len(self._readings)}
         for name in ("watts", "clock_mhz", "celsius"):
             values = [value for reading in self._readings if (value := getattr(reading, name)) is not None]
             if values:
-                found[name] = record.spread(values)
-        if "watts" in found and self._measured:
-            found.update(joules=self._joules, joules_per_picture=self._joules / pictures)
+                figures[name] = record.spread(values)
+        if "watts" in figures and self._measured:
+            figures.update(joules=self._joules, joules_per_picture=self._joules / pictures)
         memory = [reading.memory_bytes for reading in self._readings if reading.memory_bytes is not None]
         if memory:
-            found["peak_memory_bytes"] = max(memory)
+            figures["peak_memory_bytes"] = max(memory)
         rails = sorted({name for reading in self._readings for name in reading.rails})
         if rails:
-            found["rails_watts"] = {
+            figures["rails_watts"] = {
                 name: float(np.mean([reading.rails[name] for reading in self._readings if name in reading.rails]))
                 for name in rails
             }
-        return found
+        return figures
 
     def _sample(self) -> None:
         before, last = self._meter.read(), monotonic()
@@ -254,17 +254,17 @@ class Power:
 
 def _rails(hwmon: Path) -> dict[str, tuple[Path, ...]]:
     """Rail -> its files: microwatts, or millivolts and milliamperes."""
-    found: dict[str, tuple[Path, ...]] = {}
+    rails: dict[str, tuple[Path, ...]] = {}
     for sensor in sorted(hwmon.glob("hwmon*")):
         kind = _text(sensor / "name")
         if kind == "ina238":
-            found[_text(sensor / "label") or "VIN"] = (sensor / "power1_input",)
+            rails[_text(sensor / "label") or "VIN"] = (sensor / "power1_input",)
         elif kind == "ina3221":
             for channel in (1, 2, 3):
                 label = _text(sensor / f"in{channel}_label")
                 if label and label != "NC":  # not connected
-                    found[label] = (sensor / f"in{channel}_input", sensor / f"curr{channel}_input")
-    return found
+                    rails[label] = (sensor / f"in{channel}_input", sensor / f"curr{channel}_input")
+    return rails
 
 
 def _watts(files: tuple[Path, ...]) -> float | None:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +22,13 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from rar.runtime.errors import InputError
-from rar.runtime.images import load_image
-from rar.runtime.preprocess import Preprocess, native_features
-from rar.runtime.regions import Blur, Edges, grown
+from rar.runtime.machine.cores import usable_cores
+from rar.runtime.picture.boxes import Blur, Edges, grown
+from rar.runtime.picture.load import load_image
+from rar.runtime.picture.preprocess import Preprocess, native_features
 
 from . import record
+from .process import variables
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -144,21 +144,8 @@ def _prepared_by_pillow(pixels: Pixels) -> Pixels:
     return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
 
 
-@contextmanager
-def _forced(level: str) -> Iterator[None]:
-    before = os.environ.get("RAR_SIMD")
-    os.environ["RAR_SIMD"] = level
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RAR_SIMD"]
-        else:
-            os.environ["RAR_SIMD"] = before
-
-
 def _ours(level: str, threads: int = 1) -> Preprocess:
-    with _forced(level):
+    with variables(RAR_SIMD=level):
         return Preprocess(SIZE, MEAN.tolist(), STD.tolist(), threads=threads)
 
 
@@ -265,7 +252,7 @@ def _region_contenders(frame: Pixels, boxes: list[Edges], levels: Sequence[str])
         blurred = whole.filter(ImageFilter.GaussianBlur(BLUR_PIXELS))
         prepared = []
         for box in boxes:
-            around = grown(box, 1.5, *whole.size, square=False, clip=True)
+            around = grown(box, 1.5, *whole.size, square=False)
             region = blurred.crop(around)
             region.paste(whole.crop(box), (box[0] - around[0], box[1] - around[1]))
             prepared.append(_normalised(np.asarray(region.resize((SIZE, SIZE), Image.Resampling.BICUBIC))))
@@ -316,7 +303,7 @@ def _thread_contenders(batch: list[Pixels]) -> Iterator[Contender]:
         lambda: np.stack([_normalised(_prepared_by_pillow(pixels)) for pixels in batch]),
     )
     threads = 1
-    while threads <= (os.cpu_count() or 1):
+    while threads <= usable_cores():
         pre = _ours("", threads)
         out = pre(batch)
         yield Contender(f"rar, {threads} threads", "whole", lambda pre=pre, out=out: pre(batch, out=out))  # type: ignore[misc]
@@ -348,19 +335,19 @@ def _measure(contenders: list[Contender], args: argparse.Namespace, pillow: Pixe
         repeats.append(max(1, round(args.seconds / once)))
     times: list[list[float]] = [[] for _ in contenders]
     for _ in range(args.rounds):
-        for contender, own, count in zip(contenders, times, repeats, strict=True):
+        for contender, milliseconds, count in zip(contenders, times, repeats, strict=True):
             start = time.perf_counter()
             for _ in range(count):
                 contender.run()
-            own.append((time.perf_counter() - start) * 1e3 / count)
+            milliseconds.append((time.perf_counter() - start) * 1e3 / count)
     first = float(np.median(times[0]))
     rows = []
-    for contender, own in zip(contenders, times, strict=True):
+    for contender, milliseconds in zip(contenders, times, strict=True):
         row: dict[str, Any] = {
             "contender": contender.name,
             "does": contender.does,
-            "milliseconds": record.spread(own) | {"best": min(own)},
-            "times_faster_than_first": first / float(np.median(own)),
+            "milliseconds": record.spread(milliseconds) | {"best": min(milliseconds)},
+            "times_faster_than_first": first / float(np.median(milliseconds)),
         }
         if pillow is not None:
             difference = np.abs(_levels(contender.run()).astype(int) - pillow)

@@ -1,8 +1,9 @@
-"""Runs what is measured in a process of its own, where nothing that another one loaded slows it."""
+"""Runs measurements in a separate process, so that modules loaded by others do not slow them."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,18 +13,30 @@ from typing import Any, TypeVar
 from rar.runtime.errors import RarError
 
 Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 @contextmanager
-def in_a_process(opener: Callable[[], Callable[[Asked], Answer]]) -> Iterator[Callable[[Asked], Answer]]:
-    """What an opener opens, in a fresh process for as long as the context lasts.
+def variables(**values: str) -> Iterator[None]:
+    """Sets variables of the environment, of processes that are started meanwhile too."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def in_a_process(opener: Callable[[], Callable[[Asked], Reply]]) -> Iterator[Callable[[Asked], Reply]]:
+    """Opens something in a fresh process that lives as long as the context.
 
     Args:
-        opener: Runs there; it, what it is asked and what it answers are pickled.
+        opener: Runs there; it, the requests and the replies are pickled.
 
     Raises:
-        RarError: The process answered with it, or ended.
+        RarError: The process raised it, or ended.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -31,10 +44,10 @@ def in_a_process(opener: Callable[[], Callable[[Asked], Answer]]) -> Iterator[Ca
     process.start()
     theirs.close()
 
-    def ask(asked: Asked) -> Answer:
+    def ask(asked: Asked) -> Reply:
         try:
             ours.send(asked)
-            answer: Answer | RarError = ours.recv()
+            answer: Reply | RarError = ours.recv()
         except (EOFError, ConnectionError) as error:
             process.join()
             raise RarError(f"the measured process ended with exit code {process.exitcode}") from error

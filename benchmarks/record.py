@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from rar.export.labelled import read_text
-from rar.runtime.bundle import Bundle
+from rar.export.pictures.rows import read_text
+from rar.runtime.bundle.files import write_json
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.info import EncoderInfo
 from rar.runtime.errors import InputError
-from rar.runtime.files import atomic_file, write_json
+from rar.runtime.machine.cores import usable_cores
+from rar.runtime.machine.cpu import instruction_sets
 
 _PACKAGES = (
     "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
@@ -37,7 +40,7 @@ command: ContextVar[Sequence[str]] = ContextVar("command", default=tuple(sys.arg
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:
-    """Processor, cores, threads and versions."""
+    """Processor, the instruction sets that the figures hold for, cores, threads and versions."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -47,8 +50,9 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "cpu": _cpu(),
+        "instruction_sets": list(instruction_sets()),
         "cores": os.cpu_count(),
-        "threads": threads or os.cpu_count(),
+        "threads": threads or usable_cores(),
         "python": platform.python_version(),
         "versions": versions,
     }
@@ -56,10 +60,10 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 
 def encoder(bundle: Bundle, provider: str) -> dict[str, Any]:
     """Which encoder a figure was measured with, and on what."""
-    component = bundle.component("clip")
+    component, info = bundle.component("clip"), EncoderInfo.of(bundle)
     return {
-        "source": component.info["source"],
-        "precision": component.info["precision"],
+        "source": info.source,
+        "precision": info.precision,
         "scheme": component.info["scheme"]["visual"],
         "provider": provider,
         "fingerprint": component.fingerprint,
@@ -117,19 +121,8 @@ def read(path: str | Path) -> dict[str, Any]:
     return {**result, "benchmark": name}
 
 
-def plot(arguments: Sequence[str], usage: str | None, draw: Callable[[dict[str, Any]], str]) -> int:
-    """The command of a module that draws: reads a result file, writes the SVG that `draw` makes of it."""
-    if len(arguments) != 2:
-        print(usage, file=sys.stderr)
-        return 2
-    drawing = draw(read(arguments[0]))
-    with atomic_file(Path(arguments[1])) as file:
-        file.write(drawing.encode())
-    return 0
-
-
 def load() -> float:
-    """The load average of the last minute; 0 where the system has none."""
+    """The load average of the last minute; 0 if the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 

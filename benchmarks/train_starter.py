@@ -1,4 +1,4 @@
-"""Trains the starter's MLLM: the recipe by which `export/starter_adapter/` was made.
+"""Trains the starter's MLLM: the recipe by which `export/starter/adapter/` was made.
 
     python -m rar.benchmarks.train_starter --grocery DIR --imagenet DIR --out DIR
 
@@ -12,15 +12,18 @@ import argparse
 import shutil
 from pathlib import Path
 
-from rar.export import starter, tune
 from rar.export.finetune import adapter as adapters
 from rar.export.finetune.options import FinetuneOptions
 from rar.export.finetune.train import finetune
-from rar.export.labelled import read_images
-from rar.export.starter_mllm import MODES, load_mllm
-from rar.runtime.bundle import Bundle
-from rar.runtime.clip import Clip
-from rar.runtime.files import write_json
+from rar.export.mllm.export import export_mllm
+from rar.export.pictures.labelled import read_images
+from rar.export.starter.encoder import export_encoder
+from rar.export.starter.export import remember_names
+from rar.export.starter.mllm import MODES, load_mllm
+from rar.export.tune import fit
+from rar.runtime.bundle.files import write_json
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.clip import Clip
 
 from .imagenet import read_samples
 
@@ -49,7 +52,7 @@ def main() -> None:
     encoder = args.out / "encoder"
     if not (encoder / "bundle.json").exists():
         shutil.rmtree(encoder, ignore_errors=True)
-        starter.export_encoder(encoder, "int8")
+        export_encoder(encoder, "int8")
     samples = read_samples(args.imagenet)
     adapter = args.out / "adapter"
     if not adapters.exists(adapter):
@@ -59,8 +62,11 @@ def main() -> None:
         finetune(load_mllm(), Clip(Bundle.open(encoder)), sources, adapter, OPTIONS, held_out)
     bundle = args.out / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
-    starter.export_starter(bundle, "int8", adapter=adapter, tuned=False)
-    write_json(args.out / "tune.json", tune.tune(bundle, samples[::_KEPT]))
+    export_encoder(bundle, "int8")
+    export_mllm(load_mllm(), bundle, "int8", adapter)
+    remember_names(bundle)
+    tuned = fit.tune(bundle, samples[::_KEPT])
+    write_json(args.out / "tune.json", tuned.stored() | {"default": tuned.default})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> dict[str,
     Args:
         confidence: [N], from 0 to 1.
         right: bool [N], whether the answer was.
-        bins: Of equal width; a confidence on an edge belongs to the lower one.
+        bins: The number of bins of equal width; a confidence on an edge belongs to the lower one.
 
     Returns:
         `ece`, the expected calibration error in points: the mean gap between confidence and accuracy over the bins,
@@ -36,14 +36,14 @@ def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> dict[str,
     places = np.searchsorted(edges[1:-1], confidence)
     rows = []
     for place in np.unique(places):
-        own = places == place
+        in_bin = places == place
         rows.append(
             {
                 "low": 100 * float(edges[place]),
                 "high": 100 * float(edges[place + 1]),
-                "count": int(own.sum()),
-                "confidence": 100 * float(confidence[own].mean()),
-                "accuracy": 100 * float(right[own].mean()),
+                "count": int(in_bin.sum()),
+                "confidence": 100 * float(confidence[in_bin].mean()),
+                "accuracy": 100 * float(right[in_bin].mean()),
             }
         )
     gaps = [row["count"] * abs(row["confidence"] - row["accuracy"]) for row in rows]
@@ -69,7 +69,7 @@ def fit_scale(scores: Floats, right: Bools) -> float:
         right: bool [N].
 
     Returns:
-        Of a grid from 0.001 to 10,000 that with the least cross-entropy.
+        The scale of a grid from 0.001 to 10,000 with the least cross-entropy.
     """
     losses = []
     for scale in _SCALES:
@@ -90,10 +90,10 @@ def calibration(scores: Floats, right: Bools, scale: float) -> dict[str, Any]:
         `scale`; `as_is`, the reliability with it; `fitted_scales`, one fitted on every second picture and one on the
         others; `fitted`, the reliability of each picture with the scale that the other half gave (None below 4).
     """
-    found: dict[str, Any] = {"scale": scale, "as_is": reliability(confidences(scores, scale), right)}
+    rows: dict[str, Any] = {"scale": scale, "as_is": reliability(confidences(scores, scale), right)}
     if len(right) < 4:
-        return found | {"fitted_scales": None, "fitted": None}
+        return rows | {"fitted_scales": None, "fitted": None}
     even = np.arange(len(right)) % 2 == 0
     scales = [fit_scale(scores[half], right[half]) for half in (even, ~even)]
     held_out = np.where(even, confidences(scores, scales[1]), confidences(scores, scales[0]))
-    return found | {"fitted_scales": scales, "fitted": reliability(held_out, right)}
+    return rows | {"fitted_scales": scales, "fitted": reliability(held_out, right)}

@@ -61,7 +61,7 @@ def semantic_accuracy(truth: Sequence[str], answers: Sequence[str], embed: Embed
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     places = {name: place for place, name in enumerate(names)}
     pairs = zip(truth, answers, strict=True)
-    return float(np.mean([vectors[places[own]] @ vectors[places[answer]] for own, answer in pairs]))
+    return float(np.mean([vectors[places[true]] @ vectors[places[answer]] for true, answer in pairs]))
 
 
 def minilm() -> Embed:
@@ -72,15 +72,15 @@ def minilm() -> Embed:
     """
     import torch
 
-    from rar.export.starter import load
+    from rar.export.starter.towers import load
 
     encoder = load()
     tokenizer = encoder.runtime_tokenizer()
 
     def embed(texts: Sequence[str]) -> npt.NDArray[np.floating[Any]]:
         with torch.inference_mode():
-            found: npt.NDArray[np.floating[Any]] = encoder.text(torch.from_numpy(tokenizer(texts))).numpy()
-        return found
+            embeddings: npt.NDArray[np.floating[Any]] = encoder.text_tower(torch.from_numpy(tokenizer(texts))).numpy()
+        return embeddings
 
     return embed
 

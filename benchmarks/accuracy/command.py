@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from rar.export.labelled import LabelledImage, evenly, read_descriptions
-from rar.export.tune import retrieve
-from rar.runtime.bundle import Bundle
+from rar.export.pictures.labelled import LabelledImage, evenly, read_descriptions
+from rar.export.tune.fit import drawn, retrieve
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import InputError
 from rar.runtime.memory import Memory
 from rar.runtime.recognizer import Recognizer
@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--plain needs --rank, what to compare")
     bundle = Bundle.open(args.bundle)
     with tempfile.TemporaryDirectory(prefix="rar-accuracy-") as scratch:
-        found = _measure(args, bundle, shots, _read(args, Path(scratch)))
-    record.write(found, args.out)
-    if found["missing"]:
-        print(f"stopped; missing: {', '.join(found['missing'])}", file=sys.stderr)
-    return 130 if found["missing"] else 0
+        result = _measure(args, bundle, shots, _read(args, Path(scratch)))
+    record.write(result, args.out)
+    if result["missing"]:
+        print(f"stopped; missing: {', '.join(result['missing'])}", file=sys.stderr)
+    return 130 if result["missing"] else 0
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,23 @@ def _as_it_is(
     embeddings = np.stack([query.embedding for query in queries.undecoded])
     for k in args.k:
         queries = queries.with_candidates(memory.search(embeddings, k))
-        yield f"k={k}: none", measure.retrieved([query.candidates for query in queries.undecoded])
+        retrieved = [query.candidates for query in queries.undecoded]
+        yield f"k={k}: none", measure.retrieved(retrieved, recognizer.sharpness)
         if k == args.k[0]:
             yield f"k={k}: none, exact search", measure.retrieved(memory.search(embeddings, k, exact=True))
         for weight in args.text_weight or ():
-            found = Memory.open(bundle, weight).search(embeddings, k)
-            yield f"k={k}: none, text weight {weight:g}", measure.retrieved(found)
-        for name, row in measure.ranked(queries, loaded, recognizer.tuning, recognizer.probe):
-            yield f"k={k}: {name}", row
+            candidates = Memory.open(bundle, weight).search(embeddings, k)
+            yield f"k={k}: none, text weight {weight:g}", measure.retrieved(candidates)
+        wider = drawn(memory, queries, k)
+        for one in loaded:
+            given = queries if recognizer.first_opinion(one[0]["rank"]) is None else wider
+            for name, row in measure.ranked(given, [one], recognizer.tuning):
+                yield f"k={k}: {name}", row
     if args.plain:
         plain = Recognizer.open(args.plain, args.provider)
         untaught = [one for one in choose(plain, Bundle.open(args.plain), args.rank) if one[0]["rank"] == "mllm"]
         queries = retrieve(plain, test.images, args.k[0])
-        for name, row in measure.ranked(queries, untaught, None, None):
+        for name, row in measure.ranked(queries, untaught, None):
             yield f"k={args.k[0]}: not fine-tuned: {name}", row
 
 
@@ -206,8 +210,8 @@ def _print(rows: Mapping[str, Measured], table: Mapping[str, Any], beside: list[
         told = "   ".join(f"{column} {_pm(value)}" for column, value in columns.items())
         print(f"{name:<14} {told}")
     for row in beside:
-        own = "" if row["measured"] is None else f"   here {row['measured']:5.1f} ({row['difference']:+.1f})"
-        print(f"{row['source']}, table {row['table']}, {row['metric']}: {row['method']} {row['value']:.1f}{own}")
+        measured = "" if row["measured"] is None else f"   here {row['measured']:5.1f} ({row['difference']:+.1f})"
+        print(f"{row['source']}, table {row['table']}, {row['metric']}: {row['method']} {row['value']:.1f}{measured}")
 
 
 def _pm(row: Mapping[str, Any]) -> str:

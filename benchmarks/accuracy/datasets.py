@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rar.export.labelled import LabelledImage, read_text
+from rar.export.pictures.labelled import LabelledImage
+from rar.export.pictures.rows import read_text
 from rar.runtime.errors import InputError
-from rar.runtime.images import find_images
+from rar.runtime.picture.folder import find_images
 
 # A picture's path, and a key that its class has in the set.
 Listed: TypeAlias = "tuple[Path, str]"
@@ -27,7 +28,7 @@ Listed: TypeAlias = "tuple[Path, str]"
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set's pictures. `val` is empty where the set's authors give none.
+    """A data set's pictures. `val` is empty if the set's authors define none.
 
     Attributes:
         root: The set's folder.
@@ -167,10 +168,10 @@ def _cub(root: Path) -> tuple[dict[str, list[Listed]], dict[str, str]]:
 
 def _cars(root: Path) -> tuple[dict[str, list[Listed]], dict[str, str]]:
     """Stanford Cars: MATLAB lists of `fname` and `class`; those of the test pictures beside or in the devkit."""
-    own = root / "cars_test_annos_withlabels.mat"
+    annotations = root / "cars_test_annos_withlabels.mat"
     lists = {
         "train": (root / "cars_train", root / "devkit/cars_train_annos.mat"),
-        "test": (root / "cars_test", own if own.exists() else root / "devkit" / own.name),
+        "test": (root / "cars_test", annotations if annotations.exists() else root / "devkit" / annotations.name),
     }
     listed = {
         part: [(_inside(folder, row["fname"]), str(int(row["class"]))) for row in _matlab(file, "annotations")]

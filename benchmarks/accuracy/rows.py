@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from rar.export.labelled import LabelledImage
-from rar.export.tune import WEIGHTS, Judged, Retrieved, judge, ranker_name
-from rar.runtime.grain import GrainOptions
+from rar.export.pictures.labelled import LabelledImage
+from rar.export.tune.fit import Retrieved, ranker_name
+from rar.export.tune.judged import Judged, judge
 from rar.runtime.memory import Candidate
-from rar.runtime.mllm.ranker import MllmOptions
-from rar.runtime.probe import Probe, sureness
-from rar.runtime.rank import Ranker
-from rar.runtime.tuning import Tuning
+from rar.runtime.rank.gate import sureness
+from rar.runtime.rank.protocol import Ranker, Spec
+from rar.runtime.rank.rankers import RANKERS
+from rar.runtime.rank.tuning import Fused, Tuning
 
 from .. import record
 from .calibration import calibration
 from .clustering import Embed, clustering_accuracy, semantic_accuracy
 from .sources import Pictures
 
-# Of a cosine, which is no logit: CLIP's own.
+# CLIP's own logit scale, for cosines, which are not logits.
 _COSINE_SCALE = 100.0
 _SHOWN = 3
 
@@ -57,42 +58,45 @@ class Measure:
     truth: Sequence[str]
     embed: Embed | None = None
 
-    def retrieved(self, found: Sequence[Sequence[Candidate]]) -> Measured:
-        """The retrieval's own order."""
-        similarity = np.array([[candidate.similarity for candidate in row] for row in found], np.float32)
-        right = [[c.label == own for c in row] for row, own in zip(found, self.truth, strict=True)]
+    def retrieved(self, candidates: Sequence[Sequence[Candidate]], sharpness: float | None = None) -> Measured:
+        """The retrieval's own order; the similarities times `sharpness` are log-probabilities."""
+        similarity = np.array([[candidate.similarity for candidate in row] for row in candidates], np.float32)
+        right = [[c.label == true for c in row] for row, true in zip(candidates, self.truth, strict=True)]
         judged = Judged(similarity, similarity, np.array(right))
-        return self._measured("none", judged, found, 0.0, _COSINE_SCALE, "similarity (cosine)")
+        said = "similarity (cosine)"
+        return self._measured("none", judged, candidates, similarity, sharpness or _COSINE_SCALE, said)
 
     def ranked(
         self,
         queries: Retrieved,
         loaded: Sequence[tuple[Mapping[str, Any], Ranker]],
         tuning: Tuning | None,
-        probe: Probe | None,
     ) -> Iterator[tuple[str, Measured]]:
         """A row a ranker; fused with the similarity, and gated, where the bundle's tuning was fitted for it."""
-        found = [query.candidates for query in queries.undecoded]
+        candidates = [query.candidates for query in queries.undecoded]
+        first = tuning.first if tuning else None
         for settings, ranker in loaded:
             name = ranker_name(settings)
             judged = judge(ranker, queries, self.truth, name)
-            fitted = tuning if tuning is not None and tuning.fits(settings["rank"], _options(settings)) else None
-            fusion = fitted.fusion if fitted else 0.0
-            scale, said = _COSINE_SCALE, f"{name}, mean of cosines"
-            if fusion > WEIGHTS.max():
-                said = "similarity (cosine): the fitted weight leaves nothing of the ranker"
-            elif settings["rank"] == "mllm":
-                scale, said = 1 + fusion, f"{name}, log-probability + {fusion:.3g} * similarity"
-            measured = self._measured(name, judged, found, fusion, scale, said)
+            spec = RANKERS[settings["rank"]]
+            fits = tuning is not None and tuning.fits(settings["rank"], spec.options.of(settings))
+            fitted = tuning if fits else None
+            fused = fitted.fused if fitted else Fused()
+            if settings["rank"] == "discriminant":
+                fused = first or Fused(sharpness=1.0)
+            measured = self._measured(name, judged, candidates, *_said(name, spec, judged, fused, first))
             measured.row["milliseconds"] = judged.milliseconds
             if fitted:
-                measured.row.update(fused=record.share(judged.hits(fusion)), fusion=fusion)
-                if fitted.gate is not None:
-                    sure = sureness(queries.undecoded, probe if fitted.gate_by == "probe" else None)
+                measured.row["fused"] = record.share(judged.final(fused, first))
+                measured.row["fusion"] = fused and fused.weights.similarity
+                measured.row["discriminant"] = fused and fused.weights.discriminant
+                if fitted.gate is not None and fused is not None:
+                    margin = first.weights if first is not None and fitted.gate_by == "fused" else None
+                    sure = sureness(queries.undecoded, margin)
                     skipped = sure >= np.float32(fitted.gate)
                     measured.row["gate"] = {
                         "by": fitted.gate_by,
-                        "top1": record.share(judged.gated(fusion, skipped)),
+                        "top1": record.share(judged.gated(fused.weights, skipped, first)),
                         "skipped": 100 * float(skipped.mean()),
                     }
             yield name, measured
@@ -101,17 +105,17 @@ class Measure:
         self,
         name: str,
         judged: Judged,
-        found: Sequence[Sequence[Candidate]],
-        fusion: float,
+        candidates: Sequence[Sequence[Candidate]],
+        finals: npt.NDArray[np.float32],
         scale: float,
         said: str,
     ) -> Measured:
         alone = judged.hits(0.0)
         in_k = np.asarray(judged.right.any(1))
-        finals = (judged.scores + fusion * judged.similarity) / (1 + fusion)
         order = np.argsort(-finals, axis=1, kind="stable")
-        answers = [row[place].label for row, place in zip(found, order[:, 0], strict=True)]
+        answers = [row[place].label for row, place in zip(candidates, order[:, 0], strict=True)]
         k = judged.right.shape[1]
+        hits = judged.right[np.arange(len(order)), order[:, 0]]
         row: dict[str, Any] = {
             "ranker": name,
             "k": k,
@@ -119,7 +123,7 @@ class Measure:
             "recall": record.share(in_k),
             "missed": 100 * float((~in_k).mean()),
             "misranked": 100 * float((in_k & ~alone).mean()),
-            "calibration": {"score": said, **calibration(finals, judged.hits(fusion), scale)},
+            "calibration": {"score": said, **calibration(finals, hits, scale)},
         }
         if k >= 5:
             row["top5"] = record.share(np.asarray(np.take_along_axis(judged.right, order[:, :5], axis=1).any(1)))
@@ -127,6 +131,28 @@ class Measure:
             row["cacc"] = 100 * clustering_accuracy(self.truth, answers)
             row["sacc"] = 100 * semantic_accuracy(self.truth, answers, self.embed)
         return Measured(row, answers)
+
+
+def _said(
+    name: str, spec: Spec[Any], judged: Judged, fused: Fused | None, first: Fused | None
+) -> tuple[npt.NDArray[np.float32], float, str]:
+    """The final scores, what they are multiplied by to be log-probabilities, and what they are."""
+    if fused is None:
+        if first is None:
+            return judged.similarity, _COSINE_SCALE, "similarity (cosine): the ranker is not used, it gains nothing"
+        return (
+            judged.finals(first.weights, judged.evidence),
+            first.sharpness or 1.0,
+            "discriminant: the ranker gains nothing",
+        )
+    weights = fused.weights
+    finals = judged.finals(weights)
+    if not spec.log_probabilities:
+        return finals, fused.sharpness or _COSINE_SCALE, f"{name}, mean of cosines"
+    said = (
+        f"{name}, log-probability + {weights.similarity:.3g} * similarity + {weights.discriminant:.3g} * discriminant"
+    )
+    return finals, fused.sharpness or 1 + weights.similarity + weights.discriminant, said
 
 
 def confused(pictures: Pictures, answers: Sequence[str], count: int) -> list[dict[str, Any]]:
@@ -158,9 +184,3 @@ def confused(pictures: Pictures, answers: Sequence[str], count: int) -> list[dic
         }
         for (true, answered), images in worst
     ]
-
-
-def _options(settings: Mapping[str, Any]) -> MllmOptions | GrainOptions | None:
-    if "mode" in settings:
-        return MllmOptions(settings["mode"], settings["debias"])
-    return GrainOptions(settings["alpha"]) if "alpha" in settings else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rar.export.labelled import LabelledImage, read_images
+from rar.export.pictures.labelled import LabelledImage, read_images
 from rar.runtime.errors import InputError
 
 _PREFIX = "hf:"
@@ -20,7 +20,7 @@ class Pictures:
     """Labelled pictures.
 
     Attributes:
-        root: The folder that their paths are told from in a result.
+        root: The folder that paths in a result are relative to.
         images: The pictures.
     """
 
@@ -28,12 +28,12 @@ class Pictures:
     images: list[LabelledImage]
 
     def name(self, image: LabelledImage) -> str:
-        """A picture's path from the root, or its file's name where it lies elsewhere."""
+        """A picture's path from the root, or its file's name if it lies elsewhere."""
         return relative(image.path, self.root)
 
 
 def relative(path: Path, root: Path) -> str:
-    """A path from the root, with slashes, or its last part where it lies elsewhere."""
+    """A path from the root, with slashes, or its last part if it lies elsewhere."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except ValueError:
@@ -44,11 +44,11 @@ def read(source: str, scratch: Path) -> Pictures:
     """Reads labelled pictures.
 
     Args:
-        source: As `SOURCES` says.
-        scratch: A folder for the pictures of a data set that keeps them in tables; they are written as they are there.
+        source: See `SOURCES`.
+        scratch: A folder for the pictures of a data set that stores them in tables; they are written unchanged.
 
     Raises:
-        InputError: Nothing there, a class without pictures, or a data set without pictures or classes.
+        InputError: The source is missing, has a class without pictures, or is a data set without pictures or classes.
     """
     if source.startswith(_PREFIX):
         return _read_dataset(source, scratch)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rar.runtime.annotations import read_annotations, read_json, usable_rows
+from rar.runtime.detection.annotations import read_annotations, read_json, usable_rows
 from rar.runtime.errors import InputError
 
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")

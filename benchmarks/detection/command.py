@@ -15,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from rar.runtime.annotations import Annotations, match_labels, read_annotations
-from rar.runtime.bundle import Bundle
-from rar.runtime.cli_boxes import parse_blur, parse_grow
-from rar.runtime.confidence import FUSION, merged
-from rar.runtime.detect import detect
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.cli.boxes import parse_blur, parse_grow
+from rar.runtime.detection.annotations import Annotations, match_labels, read_annotations
+from rar.runtime.detection.confidence import FUSION, merged
+from rar.runtime.detection.dataset import detect
 from rar.runtime.errors import InputError
-from rar.runtime.rank import RANKS, Rank
+from rar.runtime.picture.boxes import Blur, Growth
+from rar.runtime.rank.protocol import Rank
+from rar.runtime.rank.rankers import RANKS
 from rar.runtime.recognizer import Recognizer
-from rar.runtime.regions import Blur, Growth
 
 from .. import record
 from .average_precision import average_precision
@@ -39,7 +40,7 @@ Hits = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Way:
-    """How boxes are looked at and ranked; see `Recognizer.recognize_regions`."""
+    """How boxes are cut and ranked; see `Recognizer.recognize_regions`."""
 
     rank: Rank
     grow: Growth
@@ -48,13 +49,13 @@ class Way:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one way made of all boxes.
+    """The results of one way for all boxes.
 
     Attributes:
-        rows: COCO results; each score is that of `FUSION` unless told otherwise.
-        hits: bool [N], which annotated boxes got their own category; those without an answer did not.
-        proposals: The detector's score of each row's box; 1 of an annotated one.
-        milliseconds: A box, decoding and all.
+        rows: COCO results; scores use the default exponent `FUSION` unless stated otherwise.
+        hits: bool [N], whether each annotated box got its own category; False without an answer.
+        proposals: The detector's score of each row's box; 1 for an annotated one.
+        milliseconds: Time per box, with decoding.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         "boxes": {
             "file": args.boxes,
             "pictures": len(annotations.pictures),
-            "sizes": {name: int(own.sum()) for name, own in bench.sizes.items()},
+            "sizes": {name: int(chosen.sum()) for name, chosen in bench.sizes.items()},
             "skipped": dict(annotations.skipped),
             "unknown_categories": match_labels(annotations.categories, bench.recognizer.memory.labels)[1],
         },
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Bench:
-    """One recognizer and one set of boxes; `k` candidates a box."""
+    """One recognizer and one set of boxes; `k` candidates per box."""
 
     recognizer: Recognizer
     annotations: Annotations
@@ -135,8 +136,8 @@ class Bench:
 
     @cached_property
     def sizes(self) -> dict[str, Hits]:
-        """Of each of COCO's sizes and of `all`, bool [N]: which boxes are of it."""
-        boxes = [box for own in self.annotations.boxes.values() for box in own]
+        """For each of COCO's sizes and for `all`, bool [N]: which boxes have that size."""
+        boxes = [box for of_picture in self.annotations.boxes.values() for box in of_picture]
         areas = np.array([box.bbox[2] * box.bbox[3] for box in boxes])
         sizes = {name: (low <= areas) & (areas < high) for name, (low, high) in SIZES.items()}
         return {**sizes, "all": np.ones(len(boxes), bool)}
@@ -148,7 +149,7 @@ class Bench:
         return {
             name: {
                 "top1": self.by_size(outcome.hits),
-                "gain": {size: _gain(outcome.hits[own], plain[own]) for size, own in self.sizes.items() if own.any()},
+                "gain": {size: _gain(outcome.hits[of], plain[of]) for size, of in self.sizes.items() if of.any()},
                 "AP": average_precision(self.annotations.file, outcome.rows),
                 "milliseconds": outcome.milliseconds,
             }
@@ -156,25 +157,25 @@ class Bench:
         }
 
     def by_fusion(self, ways: Mapping[str, Way]) -> dict[str, list[dict[str, Any]]]:
-        """AP of proposals in each way, by how much their own score counts."""
+        """AP of proposals in each way, by the exponent of the proposal's score."""
         result: dict[str, list[dict[str, Any]]] = {}
         for name, way in ways.items():
             outcome = self.measure(way, fusion=0.0)
-            for fusion in FUSIONS:
+            for exponent in FUSIONS:
                 rows = [
-                    {**row, "score": merged(proposal, row["score"], fusion)}
+                    {**row, "score": merged(proposal, row["score"], exponent)}
                     for row, proposal in zip(outcome.rows, outcome.proposals, strict=True)
                 ]
                 ap = average_precision(self.annotations.file, rows)
-                result.setdefault(name, []).append({"fusion": fusion, "AP": ap})
+                result.setdefault(name, []).append({"fusion": exponent, "AP": ap})
         return result
 
     def sweep(self, blur: Blur | float | None) -> Iterator[dict[str, Any]]:
         """Top-1 of retrieval at one crop scale for all sizes, sharp and blurred."""
         for grow in GROWTHS:
-            for own in (None, blur or Blur()):
-                top1 = self.by_size(self.measure(Way("none", grow, own)).hits)
-                yield {"grow": grow, "blur": _blur(own), "top1": top1}
+            for tried in (None, blur or Blur()):
+                top1 = self.by_size(self.measure(Way("none", grow, tried)).hits)
+                yield {"grow": grow, "blur": _blur(tried), "top1": top1}
 
     def measure(self, way: Way, fusion: float = FUSION) -> Outcome:
         """Recognises all boxes in one way."""
@@ -182,12 +183,12 @@ class Bench:
         hits: list[bool] = []
         proposals: list[float] = []
         start = perf_counter()
-        found = detect(
+        detections = detect(
             self.recognizer, self.annotations, self.folder, self.k, way.rank, fusion=fusion, grow=way.grow,
             blur=way.blur,
         )  # fmt: skip
         total = sum(1 for boxes in self.annotations.boxes.values() if boxes)
-        for one in tqdm(found, total=total, desc=way.rank, disable=None):
+        for one in tqdm(detections, total=total, desc=way.rank, disable=None):
             rows += one.to_coco()
             for box, result in zip(one.boxes, one.results, strict=True):
                 hits.append(result.label is not None and one.categories[result.label] == box.category_id)
@@ -196,8 +197,8 @@ class Bench:
         return Outcome(rows, np.array(hits, bool), proposals, 1e3 * (perf_counter() - start) / max(1, len(hits)))
 
     def by_size(self, hits: Hits) -> dict[str, Any]:
-        """Share of hits of each size that there is."""
-        return {name: record.share(hits[own]) for name, own in self.sizes.items() if own.any()}
+        """Share of hits of each size that occurs."""
+        return {name: record.share(hits[chosen]) for name, chosen in self.sizes.items() if chosen.any()}
 
 
 def _ways(default: Way, rankers: Sequence[Rank]) -> dict[str, Way]:
@@ -214,7 +215,7 @@ def _gain(hits: Hits, plain: Hits) -> dict[str, float]:
 
 
 def _grow(grow: Growth) -> Any:
-    """As JSON; no limit is null."""
+    """The value as JSON; an infinite limit is null."""
     if isinstance(grow, (int, float)):
         return grow
     return [[None if limit == math.inf else limit, factor] for limit, factor in grow]

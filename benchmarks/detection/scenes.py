@@ -29,11 +29,11 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from rar.export.labelled import evenly
-from rar.runtime.cli import guard
+from rar.export.pictures.labelled import evenly
+from rar.runtime.bundle.files import write_json
+from rar.runtime.cli.guard import guard
 from rar.runtime.errors import InputError
-from rar.runtime.files import write_json
-from rar.runtime.images import Pixels, load_image
+from rar.runtime.picture.load import Pixels, load_image
 
 WIDTH, HEIGHT = 1280, 960
 
@@ -72,7 +72,7 @@ def make(grocery: Path, out: Path, seed: int, split: str = "test", count: int | 
     Args:
         grocery: The data set.
         out: A new or empty folder.
-        seed: Of everything.
+        seed: Seed of everything random.
         split: `val` or `test`.
         count: Photos, evenly spread over the split; None for all.
 

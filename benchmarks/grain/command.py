@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rar.export.clip import export_clip
+from rar.export.encoder.export import export_clip
 from rar.export.grain import checkpoint
 from rar.export.grain.config import SIZES, GrainConfig
 from rar.export.grain.data import Collator
@@ -27,10 +27,12 @@ from rar.export.grain.model import Grain
 from rar.export.grain.options import TrainOptions
 from rar.export.grain.tokens import tokenizer
 from rar.export.grain.train import CHECKPOINT, LOG, train
-from rar.export.labelled import read_images
-from rar.export.memory import MemorySource, build_memory
-from rar.export.tune import judge, rankers, retrieve, settle_fusion
-from rar.runtime.bundle import Bundle
+from rar.export.memory.build import MemorySource, build_memory
+from rar.export.pictures.labelled import read_images
+from rar.export.tune.fit import rankers, retrieve
+from rar.export.tune.fuse import settle
+from rar.export.tune.judged import judge
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.recognizer import Recognizer
 
 from .. import record
@@ -43,7 +45,7 @@ SCENES = 32_000
 OPTIONS = TrainOptions(epochs=1.0, batch=64, lr=1e-3, warmup=0.05, save_every=100)
 CONTRAST = replace(OPTIONS, box_weight=0.0, region_weight=0.0)
 
-# Of what is measured with; training scenes have the run's own seed.
+# Seed of the test scenes; training scenes use the run's own seed.
 _HELD_OUT_SEED, _VAL_SEED, _TEST_SEED = 1000, 1001, 1002
 _HELD_OUT, _RETRIEVED, _CLASSIFIED, _PRODUCTS, _VAL = 200, 500, 1280, 800, 320
 _K = 5
@@ -103,7 +105,7 @@ def evaluate(model: Grain, config: GrainConfig, grocery: Path) -> dict[str, floa
     collator = Collator(config, tokenizer(config))
     products = read_products(grocery, "test")
     mixed = mixed_scenes(_RETRIEVED, _TEST_SEED, products)
-    found = measure(model, collator, mixed, range(_RETRIEVED))
+    figures = measure(model, collator, mixed, range(_RETRIEVED))
     names = {unseen: [kind.name for kind in kinds(unseen)] for unseen in (True, False)}
     tests = {
         "unseen_top1": (class_scenes(_CLASSIFIED, _TEST_SEED), names[True]),
@@ -113,11 +115,11 @@ def evaluate(model: Grain, config: GrainConfig, grocery: Path) -> dict[str, floa
     }
     return {
         **{name: 100 * zero_shot(model, collator, *test) for name, test in tests.items()},
-        "text_to_image_recall1": 100 * found.text_to_image,
-        "image_to_text_recall1": 100 * found.image_to_text,
-        "region_description": 100 * found.description,
+        "text_to_image_recall1": 100 * figures.text_to_image,
+        "image_to_text_recall1": 100 * figures.image_to_text,
+        "region_description": 100 * figures.description,
         "masked_description": 100 * masked_descriptions(model, collator, mixed, range(_RETRIEVED)),
-        "matched_iou": found.iou,
+        "matched_iou": figures.iou,
     }
 
 
@@ -141,22 +143,23 @@ def rank(trained: Path, bundle: Path, pictures: Path) -> dict[str, Any]:
     for settings, ranker in rankers(recognizer, bundle, None):
         name = settings["rank"]
         val = judge(ranker, queries["val"], truth["val"], name)
-        weight = settle_fusion(val)
-        if name not in fitted or val.top1(weight) > fitted[name]["val"]:
-            fitted[name] = {"val": val.top1(weight), "settings": settings, "fusion": weight, "ranker": ranker}
-    found: dict[str, Any] = {}
+        fused = settle(val)
+        top1 = float(val.final(fused).mean())
+        if name not in fitted or top1 > fitted[name]["val"]:
+            fitted[name] = {"val": top1, "settings": settings, "fused": fused, "ranker": ranker}
+    rows: dict[str, Any] = {}
     for name, best in fitted.items():
         test = judge(best["ranker"], queries["test"], truth["test"], name)
-        found["retrieval"] = record.share(test.right[:, 0])
-        found["in_k"] = record.share(np.asarray(test.right.any(1)))
-        found[name] = {
+        rows["retrieval"] = record.share(test.right[:, 0])
+        rows["in_k"] = record.share(np.asarray(test.right.any(1)))
+        rows[name] = {
             **best["settings"],
-            "fusion": best["fusion"],
+            "fusion": None if best["fused"] is None else best["fused"].weights.similarity,
             "alone": record.share(test.hits(0.0)),
-            "fused": record.share(test.hits(best["fusion"])),
+            "fused": record.share(test.final(best["fused"])),
             "milliseconds": test.milliseconds,
         }
-    return found
+    return rows
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -169,14 +172,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def of(name: str, key: str) -> list[float]:
         return [row[name]["measured"][key] for row in rows]
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for key in rows[0]["grain"]["measured"]:
         pairs = zip(of("grain", key), of("contrast", key), strict=True)
-        found[key] = {name: spread(of(name, key)) for name in ("grain", "contrast")}
-        found[key]["gain"] = spread([ours - theirs for ours, theirs in pairs])
-    found["rankers"] = {"retrieval": spread([row["rankers"]["retrieval"]["percent"] for row in rows])}
+        figures[key] = {name: spread(of(name, key)) for name in ("grain", "contrast")}
+        figures[key]["gain"] = spread([ours - theirs for ours, theirs in pairs])
+    figures["rankers"] = {"retrieval": spread([row["rankers"]["retrieval"]["percent"] for row in rows])}
     for name in ("wca", "grain"):
         for way in ("alone", "fused"):
             values = [row["rankers"][name][way]["percent"] for row in rows]
-            found["rankers"][f"{name} {way}"] = spread(values)
-    return found
+            figures["rankers"][f"{name} {way}"] = spread(values)
+    return figures

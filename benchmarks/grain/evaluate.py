@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rar.export.dual_encoder import TEMPLATES
+from rar.export.encoder.model import TEMPLATES
 from rar.export.grain.data import Collator
 from rar.export.grain.metrics import embed_texts, look
 from rar.export.grain.model import Grain

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from rar.export.grain.config import SIZES
 from rar.export.grain.export import dual_encoder
 from rar.export.grain.model import Grain
-from rar.export.graph import Precision, convert, export_onnx
+from rar.export.graphs.precisions import Precision, convert
+from rar.export.graphs.trace import export_onnx
 from rar.runtime.session import OnnxSession
 
 from .. import record
@@ -101,9 +102,9 @@ def compare(module: torch.nn.Module, path: Path, side: int, threads: int | None)
         pixels = torch.randn(batch, 3, side, side)
         with torch.inference_mode():
             expected = module(pixels)
-        found = session.run({"pixel_values": pixels.numpy()})
+        outputs = session.run({"pixel_values": pixels.numpy()})
         for name, value in zip(_OUTPUTS, expected, strict=True):
-            worst[name] = max(worst[name], float(np.abs(found[name] - value.numpy()).max()))
+            worst[name] = max(worst[name], float(np.abs(outputs[name] - value.numpy()).max()))
     return worst
 
 

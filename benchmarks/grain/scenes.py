@@ -2,7 +2,7 @@
 
 A scene is one to four objects on a soft grey ground. An object is a shape of a colour and a texture (8 x 8 x 4
 combinations), or a grocery product: a cut of a photo from the Grocery Store data set, with that class's own
-description. Of the 64 pairs of shape and colour 16 are held out, each shape and each colour twice: no training scene
+description. 16 of the 64 pairs of shape and colour are held out, each shape and each colour twice: no training scene
 shows one in any texture, so the 64 combinations of those are new to the network though each of their attributes is not.
 
 Captions name the objects, descriptions say their size too, in other words:

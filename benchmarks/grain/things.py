@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from rar.export.labelled import read_descriptions, read_images
-from rar.runtime.images import Pixels, load_image
+from rar.export.pictures.labelled import read_descriptions, read_images
+from rar.runtime.picture.load import Pixels, load_image
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent")
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -90,7 +90,7 @@ def read_products(grocery: Path, split: Split) -> list[Product]:
     for image in tqdm(read_images(grocery / f"{split}.csv"), desc=f"products, {split}", disable=None):
         whole = Image.fromarray(load_image(image.path)).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
         photos.setdefault(image.label, []).append(np.asarray(whole))
-    return [Product(name, descriptions[name], own) for name, own in sorted(photos.items())]
+    return [Product(name, descriptions[name], paths) for name, paths in sorted(photos.items())]
 
 
 @dataclass(frozen=True)

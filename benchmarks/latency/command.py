@@ -31,13 +31,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rar.export.labelled import read_images
-from rar.runtime.bundle import Bundle
+from rar.export.pictures.labelled import read_images
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import InputError, RarError
+from rar.runtime.loop import GATES
 from rar.runtime.memory import Memory
-from rar.runtime.rank import RANKS
-from rar.runtime.recognizer import GATES
-from rar.runtime.tuning import Tuning
+from rar.runtime.memory.info import MemoryInfo
+from rar.runtime.rank.rankers import RANKS
+from rar.runtime.rank.tuning import Tuning
 
 from .. import record
 from ..peers import stacks
@@ -148,7 +149,7 @@ def _settings(args: argparse.Namespace, bundle: Bundle) -> Settings:
     memory = Memory.open(bundle)
     k = min(_K, memory.classes) if args.k is None else args.k
     memory.check_k(k)
-    rank = args.rank or bundle.component("memory").info.get("rank", "none")
+    rank = args.rank or MemoryInfo.of(bundle).rank
     return Settings(str(bundle.root), args.provider, rank, k, args.threads)
 
 
@@ -160,7 +161,7 @@ def _ways(args: argparse.Namespace, settings: Settings, bundle: Bundle) -> list[
         return ways
     if args.gate != "unsure":
         ways.append("rank")
-    tuning = Tuning.from_info(bundle.component("memory").info)
+    tuning = Tuning.of(MemoryInfo.of(bundle).tune)
     fitted = tuning is not None and tuning.rank == settings.rank and tuning.gate is not None
     if args.gate == "unsure" and not fitted:
         raise InputError(f"{bundle.root}: no gate is fitted for the ranker {settings.rank!r}; run `rar-export tune`")

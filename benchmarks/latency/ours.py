@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rar.runtime.rank import Rank
-from rar.runtime.recognizer import Gate, Recognizer
+from rar.runtime.loop import Gate
+from rar.runtime.rank.protocol import Rank
+from rar.runtime.recognizer import Recognizer
 
 from .work import Opened, Way
 
@@ -38,7 +39,7 @@ def open_ours(settings: Settings, way: Way) -> Opened:
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str | None]:
         labels = []
-        for result in recognizer.stream(pictures, settings.k, rank, batch, gate=gate):
+        for result in recognizer.stream(pictures, k=settings.k, rank=rank, batch_size=batch, gate=gate):
             if result.error is not None:
                 raise result.error
             labels.append(result.label)

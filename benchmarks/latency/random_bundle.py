@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rar.export.labelled import few_shot, read_images
+from rar.export.pictures.labelled import few_shot, read_images
 
 from ..made import made
 
@@ -34,49 +36,58 @@ def build(memory: str, work: Path) -> tuple[str, tuple[str, ...]]:
         The bundle, and what its encoder was exported from; see `pytorch.Terms`.
     """
     folder, llava = work / NAME, work / _LLAVA
-    made(llava, {"source": SOURCE}, _write_llava)
+    made(llava, {"source": SOURCE}, write_llava)
     made(folder, {"source": SOURCE, "memory": memory, "shots": _SHOTS}, partial(_make, memory, llava))
     return str(folder / _BUNDLE), ("open_clip", _MODEL, str(folder / _CHECKPOINT))
 
 
 def _make(memory: str, llava: Path, folder: Path) -> None:
-    from rar.export.clip import export_clip
-    from rar.export.memory import MemorySource, build_memory
+    from rar.export.encoder.export import export_clip
+    from rar.export.encoder.openclip import load
+    from rar.export.memory.build import MemorySource, build_memory
     from rar.export.mllm import source
     from rar.export.mllm.export import export_mllm
-    from rar.export.openclip import load
-    from rar.runtime.bundle import Bundle
+    from rar.runtime.bundle.manifest import Bundle
 
-    export_clip(load(_MODEL, str(_write_clip(folder))), folder / _BUNDLE, "int8")
+    export_clip(load(_MODEL, str(write_clip(folder, _MODEL))), folder / _BUNDLE, "int8")
     # The peers load the same folder, which the bundle names.
     export_mllm(source.load(str(llava)), folder / _BUNDLE, "int8")
     images = few_shot(read_images(memory), _SHOTS, 0)
     build_memory(Bundle.open(folder / _BUNDLE), MemorySource(images=images), rank="mllm", provider="cpu")
 
 
-def _write_clip(folder: Path) -> Path:
-    """A checkpoint that open_clip reads."""
+def write_clip(folder: Path, model: str) -> Path:
+    """Writes a checkpoint of an open_clip model with random weights, and returns its path."""
     import open_clip
     import torch
 
     torch.manual_seed(0)
     checkpoint = folder / _CHECKPOINT
-    torch.save(open_clip.create_model(_MODEL).state_dict(), checkpoint)
+    torch.save(open_clip.create_model(model).state_dict(), checkpoint)
     return checkpoint
 
 
-def _write_llava(folder: Path) -> None:
-    """A folder in LLaVA-1.5's layout: ViT-B/32 at 224, a projector, and a language model as SmolLM2-135M is built."""
+def write_llava(
+    folder: Path, tower: Mapping[str, int] | None = None, language_model: Mapping[str, int] | None = None
+) -> None:
+    """Writes a LLaVA with random weights in LLaVA-1.5's layout: a CLIP tower, a projector and a LLaMA.
+
+    Args:
+        folder: Where it goes.
+        tower: Settings of transformers' `CLIPVisionConfig`; ViT-B/32 at 224 by default.
+        language_model: Settings of transformers' `LlamaConfig` that differ from SmolLM2-135M's.
+    """
     import torch
     import transformers
 
-    from rar.export.starter_mllm import load_mllm
+    from rar.export.starter.mllm import load_mllm
 
     starter = load_mllm()
     language: transformers.PreTrainedModel = starter.reference  # type: ignore[assignment]
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=starter.tokenizer, chat_template=_CHAT, **_ENDS)
     tokenizer.add_special_tokens({"additional_special_tokens": [_PICTURE]})
-    vision = transformers.CLIPVisionConfig()  # transformers' default is ViT-B/32
+    given: dict[str, Any] = dict(tower or {})
+    vision: Any = transformers.CLIPVisionConfig(**given)  # transformers' default is ViT-B/32
     size = vision.image_size
     images = transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     transformers.LlavaProcessor(
@@ -84,12 +95,13 @@ def _write_llava(folder: Path) -> None:
         num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
     tokenizer.save_pretrained(folder)
-    text = transformers.LlamaConfig(**{**language.config.to_dict(), "vocab_size": len(tokenizer)})
+    text = transformers.LlamaConfig(
+        **{**language.config.to_dict(), **(language_model or {}), "vocab_size": len(tokenizer)}
+    )
+    place: Any = tokenizer.convert_tokens_to_ids(_PICTURE)
     torch.manual_seed(0)
     llava = transformers.LlavaForConditionalGeneration(
-        transformers.LlavaConfig(
-            vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE)
-        )
+        transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=place)
     )
     llava.generation_config = transformers.GenerationConfig(eos_token_id=tokenizer.eos_token_id)
     llava.save_pretrained(folder)

@@ -43,7 +43,7 @@ def ratios(measured: Sequence[tuple[Contender, Samples]], baselines: Mapping[Way
         quartiles are on one side of the target, else None.
     """
     values = [(contender, block_values(samples)) for contender, samples in measured]
-    found = []
+    ratios = []
     for contender, ours in values:
         if contender.stack != "rar":
             continue
@@ -62,7 +62,7 @@ def ratios(measured: Sequence[tuple[Contender, Samples]], baselines: Mapping[Way
             if len(pairs) < 2:
                 continue
             ratio = record.spread([b / a if lower else a / b for a, b in pairs])
-            found.append(
+            ratios.append(
                 {
                     "path": contender.way,
                     "figure": " ".join(figure),
@@ -72,7 +72,7 @@ def ratios(measured: Sequence[tuple[Contender, Samples]], baselines: Mapping[Way
                     "reached": _reached(ratio, target),
                 }
             )
-    return found
+    return ratios
 
 
 def _reached(ratio: Mapping[str, float], target: float) -> bool | None:

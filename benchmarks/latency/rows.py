@@ -119,9 +119,9 @@ def _scenario(contender: Contender, samples: Samples, plan: Plan, scenario: Scen
     }
     if scenario == "single stream":
         laps = [stages for block in blocks for stages in block.stages]
-        names = dict.fromkeys(name for own in laps for name in own)
-        row["stages"] = {name: record.spread([1e3 * own.get(name, 0.0) for own in laps]) for name in names}
-        row["stages_share"] = record.spread([sum(own.values()) / one for own, one in zip(laps, pooled, strict=True)])
+        names = dict.fromkeys(name for lap in laps for name in lap)
+        row["stages"] = {name: record.spread([1e3 * lap.get(name, 0.0) for lap in laps]) for name in names}
+        row["stages_share"] = record.spread([sum(lap.values()) / one for lap, one in zip(laps, pooled, strict=True)])
     return row
 
 

@@ -28,7 +28,7 @@ class Run:
         contenders: The stacks.
         absent: Rows of those that cannot be opened.
         about: What the result file says of the bundle and the settings.
-        threads: Of all stacks.
+        threads: Threads of all stacks.
         out: The result file, or None.
     """
 
@@ -71,11 +71,11 @@ class Run:
         """The result file's content, as it is now."""
         rows = []
         for (contender, samples), power in zip(self._measured, self._powers, strict=True):
-            own = rows_of(contender, samples, self._plan)
-            for row in own:
+            measured = rows_of(contender, samples, self._plan)
+            for row in measured:
                 if power is not None and row["scenario"] == "offline" and samples.offline:
                     row["power"] = power.result(sum(done for done, _ in samples.offline))
-            rows += own
+            rows += measured
         said = [(contender.stack, one.says) for contender, samples in self._measured for one in samples.started]
         providers = {graph: name for stack, says in said if stack == "rar" for graph, name in says["providers"].items()}
         return {

@@ -57,7 +57,7 @@ def serve(
         requests: How many.
         most: Waiting requests that are answered together.
         bound: Seconds that a request may take.
-        seed: Of the arrivals.
+        seed: Seed of the arrivals.
     """
     times = arrivals(rate, requests, seed)
     waiting: SimpleQueue[int] = SimpleQueue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rar.runtime.printable import printable
+from rar.runtime.cli.printable import printable
 
 _UNITS = {"seconds": (1.0, "s"), "resident_bytes": (1e-6, "MB"), "peak_bytes": (1e-6, "MB")}
 

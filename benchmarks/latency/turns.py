@@ -1,4 +1,4 @@
-"""The turns of `rar-bench latency`: each block opens every stack once, alone, and has it do all of its scenarios."""
+"""The turns of `rar-bench latency`: each block opens every stack once, alone, and runs all of its scenarios."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .work import Contender, First, Offline, Queried, Queries, Serve, Started, W
 
 Scenario: TypeAlias = Literal["single stream", "multi stream", "offline", "server"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
-# Other stacks are asked for these alone.
+# Other stacks run only these.
 PEER_SCENARIOS: tuple[Scenario, ...] = ("single stream", "offline")
 
-QUERY = 8  # pictures a query of the multi stream
+QUERY = 8  # pictures per query of the multi stream
 BOUND_TIMES = 5.0  # the server's bound in units of the single stream's p90
 _RATES = 5  # that the server tries a block
 _REQUESTS = 200  # a rate; p99 needs as many
@@ -31,15 +31,15 @@ _REQUESTS = 200  # a rate; p99 needs as many
 
 @dataclass(frozen=True)
 class Plan:
-    """What every stack is put through.
+    """The plan that every stack runs.
 
     Attributes:
-        pictures: Answered in turns, the same by all stacks.
-        scenarios: Those to measure.
+        pictures: The queries, the same for all stacks.
+        scenarios: The scenarios to measure.
         blocks: Fresh processes of each stack.
-        seconds: Of each scenario and stack, over all blocks.
-        least: Queries of the single stream that a stack answers at least, over all blocks.
-        bound_ms: p99 that the server holds; None for `BOUND_TIMES` the p90 of the single stream in the first block.
+        seconds: Time for each scenario and stack, over all blocks.
+        least: The least number of single-stream queries per stack, over all blocks.
+        bound_ms: The server's bound on p99; None for `BOUND_TIMES` the p90 of the single stream in the first block.
     """
 
     pictures: Sequence[Path]
@@ -61,18 +61,18 @@ class Plan:
 
 @dataclass
 class Samples:
-    """What was measured of a contender, an entry a block.
+    """The measurements of a contender, one entry per block.
 
     Attributes:
         cold: Seconds from nothing to the first answer.
         started: See `Started`.
-        queries: Of the single and the multi stream.
+        queries: The samples of the single and the multi stream.
         offline: Pictures and seconds at `batch`.
         tried: Pictures and seconds by batch size, in the first block.
-        batch: The fastest of them.
+        batch: The fastest batch size.
         served: The highest rate that held the bound, and all runs.
         bound: The bound in seconds.
-        error: Why it went no further, or None.
+        error: Why it stopped, or None.
     """
 
     cold: list[float] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Samples:
     error: str | None = None
 
     def done(self, scenario: Scenario) -> int:
-        """Blocks in which a scenario was gone through."""
+        """Blocks that finished a scenario."""
         if scenario == "offline":
             return len(self.offline)
         return len(self.served) if scenario == "server" else len(self.queries.get(scenario, ()))
@@ -100,18 +100,18 @@ def take_turn(
     measured: Callable[[], AbstractContextManager[Any]],
     done: Callable[[], None],
 ) -> None:
-    """Opens a contender and has it do its scenarios.
+    """Opens a contender and runs its scenarios.
 
     Args:
         contender: The stack.
-        samples: What is measured is added to them; an error of a peer too.
+        samples: Measurements, and a peer's error, are added to them.
         plan: What to measure.
         block: Number of the block.
         measured: Makes a context in which power is measured, for the offline scenario.
         done: Called after each scenario.
 
     Raises:
-        RarError: It is no peer, and failed.
+        RarError: This runtime failed; a peer's failure is only recorded.
     """
     ours = contender.stack == "rar"
     pictures = plan.turn(block)
@@ -150,8 +150,8 @@ def _measure(
     else:
         least = -(-plan.least // plan.blocks)
         size = 1 if scenario == "single stream" else QUERY
-        found = ask(Queries(pictures, size, seconds, least if size == 1 else 1))
-        samples.queries.setdefault(scenario, []).append(found)
+        answered = ask(Queries(pictures, size, seconds, least if size == 1 else 1))
+        samples.queries.setdefault(scenario, []).append(answered)
 
 
 def _offline(
@@ -164,8 +164,8 @@ def _offline(
     if not samples.tried:
         samples.tried = ask(Offline(pictures, seconds / len(sizes), sizes))
         samples.batch = max(samples.tried, key=lambda size: samples.tried[size][0] / samples.tried[size][1])
-    found: tuple[int, float] = ask(Offline(pictures, seconds, (samples.batch,)))[samples.batch]
-    return found
+    answered: tuple[int, float] = ask(Offline(pictures, seconds, (samples.batch,)))[samples.batch]
+    return answered
 
 
 def _bound(samples: Samples, plan: Plan) -> float:

@@ -1,4 +1,4 @@
-"""What `rar-bench latency` has a stack do, in that stack's own process: start, answer queries, answer all, serve."""
+"""The work of a stack in `rar-bench latency`, in the stack's own process: start, answer queries, answer all, serve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias
 
 from rar.runtime.errors import RarError
 from rar.runtime.stages import recorded
@@ -15,14 +15,13 @@ from rar.runtime.stages import recorded
 from ..usage import memory
 from .server import Served, serve
 
-# What is answered: the retrieval alone, with the ranking of its candidates, or with that only where the gate is unsure.
+# The retrieval alone, with the ranking of its candidates, or with ranking only if the gate is unsure.
 Way: TypeAlias = Literal["retrieve", "rank", "rank, gated"]
-WAYS: tuple[Way, ...] = get_args(Way)
 
-# Answers pictures in batches of a size: the best label of each, or None.
-Answer: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]
+# Labels pictures in batches of a size: the best label of each, or None.
+Labeller: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]
 
-# Queries after the first that are told apart; fewer where they take seconds each.
+# Queries after the first that are recorded separately; fewer if each takes seconds.
 _WARM, _WARM_SECONDS = 5, 3.0
 
 
@@ -31,13 +30,13 @@ class Opened:
     """A stack that is ready.
 
     Attributes:
-        answer: See `Answer`.
-        batches: Sizes that it may take pictures in where nobody waits for a single one.
+        answer: See `Labeller`.
+        batches: Batch sizes to use when latency does not matter.
         compiles: Whether it compiles for each batch size, which is then not timed.
-        says: What it has to say of itself once it has answered.
+        says: Its own report after it has answered.
     """
 
-    answer: Answer
+    answer: Labeller
     batches: Sequence[int] = (1,)
     compiles: bool = False
     says: Callable[[], Mapping[str, Any]] = dict
@@ -45,7 +44,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Contender:
-    """One stack on one way; `open` is pickled and run in a process of its own."""
+    """One stack on one way; `open` is pickled and run in its own process."""
 
     stack: str
     way: Way
@@ -53,18 +52,18 @@ class Contender:
 
 
 class Work(Protocol):
-    """A piece of work; it and what it gives are pickled."""
+    """A piece of work; it and its result are pickled."""
 
     def __call__(self, opened: Opened) -> Any:
-        """Does it."""
+        """Does the work."""
         ...
 
 
 def open_worker(contender: Contender) -> Callable[[Work], Any]:
-    """Opens a stack, for `process.in_a_process`; whatever goes wrong comes back as a RarError.
+    """Opens a stack, for `process.in_a_process`; every error becomes a RarError.
 
     Raises:
-        RarError: The stack failed; says how.
+        RarError: The stack failed; the message says how.
     """
     opened = _told(contender.open)
     return lambda work: _told(lambda: work(opened))
@@ -72,12 +71,12 @@ def open_worker(contender: Contender) -> Callable[[Work], Any]:
 
 @dataclass(frozen=True)
 class Started:
-    """What the first pictures cost.
+    """The cost of the first pictures.
 
     Attributes:
         warm: Seconds of the warm-up's queries.
         resident_bytes: Memory of the process after them.
-        peak_bytes: The most that it had.
+        peak_bytes: Its peak memory.
         batches: See `Opened`.
         says: See `Opened`.
     """
@@ -102,7 +101,7 @@ class First:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Answers some more, one by one, and says what the process holds then."""
+    """Answers some more, one by one, and reports the process's memory."""
 
     pictures: Sequence[Path]
 

@@ -2,13 +2,11 @@
 
 Measured on a bundle's memory of pictures (`--bundle`, `--test`) and on seeded clustered vectors; each contender in a
 process of its own, on one thread, in turns. What is built for it is kept in `--work`, so an interrupted run goes on.
-`python -m rar.benchmarks.memory.plot` draws the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from rar.runtime.errors import InputError
 
 from .. import record
 from ..made import made
+from ..process import variables
 from . import ours
 from .data import DataSet, Pictures, Synthetic, read_queries, write_queries
 from .growth import search_while_growing
@@ -66,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         built = [_build(data, work, alone=args.full and data is sets[-1]) for data in sets]
         if args.prepare:
             return 0
-        with _one_thread():
+        # The linear algebra of processes that are started meanwhile too.
+        with variables(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
             for one in built:
                 results[one.data.name] = _measure(one, args.blocks)
                 show(one.data.name, results[one.data.name])
@@ -95,18 +95,6 @@ def _work_folder(given: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Holds the linear algebra of processes that are started meanwhile to one thread."""
-    before = dict(os.environ)
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @dataclass(frozen=True)

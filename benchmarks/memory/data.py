@@ -1,4 +1,4 @@
-"""What memories are measured on: vectors with classes, queries that are none of them, and their true neighbours."""
+"""The data of memory measurements: vectors with classes, separate queries, and their true neighbours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rar.export.embedding import embed_images
-from rar.export.labelled import read_images
-from rar.runtime.bundle import Bundle
-from rar.runtime.clip import Clip
+from rar.export.pictures.embed import embed_images
+from rar.export.pictures.labelled import read_images
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import InputError
 from rar.runtime.memory import Memory
 
@@ -26,7 +26,7 @@ Labels = npt.NDArray[np.int32]
 # recall@10, and of 5 distinct classes.
 NEAREST = 10
 CLASSES = 5
-# Kept of each query's nearest, so that copies of the tenth are known.
+# Nearest entries stored per query, so that copies of the tenth are known.
 _KEPT = 20
 # Two sums over the same products may differ by this much.
 _SAME = 1e-6
@@ -37,7 +37,7 @@ class DataSet(Protocol):
     """Unit vectors with a class each.
 
     Attributes:
-        name: Of the result's rows, and of a folder.
+        name: The name of the result's rows and of a folder.
         count: Entries n.
         dim: Dimensions d.
         classes: Class names; labels refer to them by position.
@@ -60,7 +60,7 @@ class DataSet(Protocol):
         """See above."""
 
     def settings(self) -> dict[str, Any]:
-        """Tells one data set from another."""
+        """Identifies the data set."""
 
     def blocks(self) -> Iterator[tuple[Floats, Labels]]:
         """The entries in order: float32 [b, d] and int32 [b]."""
@@ -71,11 +71,11 @@ class DataSet(Protocol):
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Seeded clustered vectors, a hundred a cluster.
+    """Seeded clustered vectors, a hundred per cluster.
 
     Attributes:
         count: Entries.
-        queries: As many to measure with, and to warm up with.
+        queries: Number of queries to measure with, and to warm up with.
     """
 
     count: int
@@ -155,7 +155,7 @@ class Pictures:
         return memory
 
     def settings(self) -> dict[str, Any]:
-        """What the entries and the queries were made of."""
+        """The sources of the entries and the queries."""
         bundle = Bundle.open(self.bundle)
         fingerprints = {name: bundle.component(name).fingerprint for name in ("clip", "memory")}
         return {"entries": self.count, "dim": self.dim, "test": str(self.test), **fingerprints}
@@ -180,7 +180,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries and what an exact search over the data set gives for them.
+    """Queries and their results of an exact search over the data set.
 
     Attributes:
         warm: float32 [W, d], to warm up with.
@@ -194,14 +194,14 @@ class Queries:
     ids: Ids
     classes: Ids
 
-    def recall(self, found: Ids) -> float:
-        """recall@10 in percent of entries that were found for the first of the queries, int64 [N, 10]."""
-        right = (found[:, :, None] == self.ids[: len(found), None, :]).any(2)
-        return 100 * float(right.sum() / (NEAREST * len(found)))
+    def recall(self, ids: Ids) -> float:
+        """recall@10 in percent of the entries retrieved for the first queries, int64 [N, 10]."""
+        right = (ids[:, :, None] == self.ids[: len(ids), None, :]).any(2)
+        return 100 * float(right.sum() / (NEAREST * len(ids)))
 
-    def classes_recall(self, found: Ids) -> float:
-        """Recall in percent of the five classes that were found for each query, int64 [Q, 5]."""
-        return 100 * float((found[:, :, None] == self.classes[:, None, :]).any(2).mean())
+    def classes_recall(self, ids: Ids) -> float:
+        """Recall in percent of the five classes retrieved for each query, int64 [Q, 5]."""
+        return 100 * float((ids[:, :, None] == self.classes[:, None, :]).any(2).mean())
 
 
 def write_queries(data: DataSet, folder: Path) -> None:
@@ -212,7 +212,7 @@ def write_queries(data: DataSet, folder: Path) -> None:
 
 
 def read_queries(folder: Path) -> Queries:
-    """What `write_queries` wrote."""
+    """Reads the output of `write_queries`."""
     with np.load(folder / "queries.npz", allow_pickle=False) as file:
         return Queries(file["warm"], file["measured"], file["ids"], file["classes"])
 
@@ -223,7 +223,7 @@ def find_truth(blocks: Iterable[tuple[Floats, Labels]], queries: Floats, classes
     Args:
         blocks: The entries: float32 [b, d] and int32 [b], their classes.
         queries: float32 [Q, d].
-        classes: How many there are.
+        classes: The number of classes.
 
     Returns:
         `ids` and `classes` of `Queries`.

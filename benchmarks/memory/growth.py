@@ -1,7 +1,7 @@
 """Two processes search a memory while a third changes and compacts it; every answer is judged.
 
-The changes are a fixed sequence, so a reader that knows how many were completed before its search and how many were
-begun before its answer knows which answers are right.
+The changes are a fixed sequence. So a reader that knows how many were completed before its search, and how many had
+started before its answer, knows which answers are right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALIVE = 60
 
 
 class History:
-    """The changes one after the other, and the name that each grown class has after each of them; None for none."""
+    """The sequence of changes, and the name of each grown class after each change; None if the class does not exist."""
 
     def __init__(self) -> None:
         self._names: list[list[tuple[int, str | None]]] = []
@@ -41,7 +41,7 @@ class History:
         self._alive: list[int] = []
 
     def change(self, number: int) -> tuple[str, int]:
-        """What the change of that number, from 1, does: `add`, `remove` or `rename`, and to which grown class."""
+        """The change of that number, from 1: `add`, `remove` or `rename`, and its grown class."""
         while len(self._changes) < number:
             self._make(len(self._changes) + 1)
         return self._changes[number - 1]
@@ -52,7 +52,7 @@ class History:
         return sum(names[0][0] <= number for names in self._names)
 
     def name(self, grown: int, number: int) -> str | None:
-        """What a grown class is called after so many changes."""
+        """A grown class's name after that number of changes."""
         self.change(max(1, number))
         called = [name for at, name in self._names[grown] if at <= number]
         return called[-1] if called else None
@@ -101,13 +101,13 @@ def search_while_growing(root: Path, seconds: float, readers: int = 2) -> dict[s
             one(0.0)  # opens
         answers = [pool.submit(one, seconds) for one in ask]
         changes, compactions = _write(root, file.name, seconds)
-        found: list[dict[str, Any]] = [answer.result() for answer in answers]
+        results: list[dict[str, Any]] = [answer.result() for answer in answers]
     return {
         "changes": changes,
         "compactions": compactions,
-        **{key: sum(one[key] for one in found) for key in ("searches", "wrong", "lost")},
-        "slowest_ms": max(one["slowest_ms"] for one in found),
-        "example": next((one["example"] for one in found if one["example"]), None),
+        **{key: sum(one[key] for one in results) for key in ("searches", "wrong", "lost")},
+        "slowest_ms": max(one["slowest_ms"] for one in results),
+        "example": next((one["example"] for one in results if one["example"]), None),
     }
 
 
@@ -146,7 +146,7 @@ def _open_reader(root: Path, place: str, seed: int) -> Callable[[float], dict[st
                 if not count:
                     sleep(0.001)
                     continue
-                # The latest most of all: they are what may be missed.
+                # The latest ones most often: they are the ones that a search may miss.
                 grown = max(0, count - 1 - int(chance.exponential(20)))
                 began = perf_counter()
                 best = memory.search(vector_of(grown, memory.dim), 1)[0][0]
@@ -154,10 +154,10 @@ def _open_reader(root: Path, place: str, seed: int) -> Callable[[float], dict[st
                 begun = _PLACE.unpack(shared[:])[0]
                 names = {history.name(grown, number) for number in range(completed, begun + 1)}
                 told["searches"] += 1
-                own = best.similarity > 0.99 and best.entry is not None and best.entry.source == f"source {grown}"
-                right = best.label in names if own else None in names
+                itself = best.similarity > 0.99 and best.entry is not None and best.entry.source == f"source {grown}"
+                right = best.label in names if itself else None in names
                 if not right:
-                    told["wrong" if own else "lost"] += 1
+                    told["wrong" if itself else "lost"] += 1
                     told["example"] = f"class {grown}, changes {completed} to {begun}: {best}, not {names}"
         return told
 

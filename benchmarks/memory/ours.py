@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rar.export.build import build_part
-from rar.export.fit import IndexOptions
-from rar.export.reduce import Reducer
-from rar.runtime.bundle import Bundle, stage
-from rar.runtime.files import write_json
+from rar.runtime.bundle.change import stage
+from rar.runtime.bundle.files import write_json
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.memory import Memory
-from rar.runtime.memory.part import IndexDtype
-from rar.runtime.memory.write import VectorWriter
+from rar.runtime.memory.fit.index import IndexOptions
+from rar.runtime.memory.fit.part import build_part
+from rar.runtime.memory.fit.write import VectorWriter
+from rar.runtime.memory.part import IndexDtype, Reducer
 
 from .. import record, usage
 from ..process import in_a_process
@@ -48,7 +48,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For the eye."""
+        """A readable name."""
         return f"rar {self.reducer} {self.dim} {self.dtype}"
 
     def contender(self, settings: tuple[Setting, ...] = ()) -> Contender:
@@ -61,13 +61,8 @@ DEFAULT, SMALLER = Variant(), Variant(dtype="i8")
 # One thing changed at a time.
 OTHERS = (
     Variant(dim="64"),
-    Variant(reducer="whitened"),
-    Variant(reducer="random"),
     Variant(reducer="truncate"),
     Variant(dim="none", reducer="none"),
-    Variant(dtype="f32"),
-    Variant(dtype="bf16"),
-    Variant(dtype="b1"),
 )
 NAMES = {variant.name for variant in (DEFAULT, SMALLER, *OTHERS)}
 
@@ -81,9 +76,9 @@ def _build(variant: Variant, data: DataSet, folder: Path) -> None:
         part.mkdir()
         labels = []
         with VectorWriter(part, data.dim) as writer:
-            for vectors, own in data.blocks():
+            for vectors, classes in data.blocks():
                 writer.append(vectors)
-                labels.append(own)
+                labels.append(classes)
         sources = (f"{data.name}/{entry}" for entry in range(data.count))
         target = options.target(dim, data.dim)
         info = build_part(part, np.concatenate(labels), sources, target, options)
@@ -95,19 +90,19 @@ def _open(folder: Path, dim: int) -> Search:
     part = Memory.open(folder / "bundle", threads=1).parts["pictures"]
 
     def search(queries: Floats, setting: Setting) -> Ids:
-        found, _ = part.nearest(queries, setting.rescore or NEAREST, ef=setting.ef, exact=False)
-        return found[:, :NEAREST]
+        ids, _ = part.nearest(queries, setting.rescore or NEAREST, ef=setting.ef, exact=False)
+        return ids[:, :NEAREST]
 
     return search
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """What the build stored of a variant's index and search."""
+    """The build's stored settings of a variant's index and search."""
     return dict(Bundle.open(folder / "bundle").component("memory").info["pictures"])
 
 
 def chosen(folder: Path) -> Setting:
-    """How the build found that a variant's index is best walked."""
+    """The best walk of a variant's index, as the build measured it."""
     info = stored(folder)
     return Setting(int(info["ef"]), int(info["rescore"]))
 
@@ -118,7 +113,7 @@ def file_bytes(folder: Path) -> int:
 
 
 def opening(folder: Path) -> dict[str, Any]:
-    """What it takes to open a variant's memory, in fresh processes.
+    """The cost of opening a variant's memory, in fresh processes.
 
     Returns:
         `milliseconds`, `resident_bytes`, by which the process grows, and `first_search_ms`.
@@ -148,7 +143,7 @@ def _open_once(folder: Path) -> Callable[[None], dict[str, float]]:
 
 
 def searching(folder: Path, setting: Setting, blocks: int) -> dict[str, Any]:
-    """What `Memory.search` for five classes takes, one query at a time and once warm, and finds.
+    """Time and recall of `Memory.search` for five classes, one query at a time, after a warm-up.
 
     Args:
         folder: The variant's.
@@ -172,13 +167,13 @@ def _search_once(folder: Path, setting: Setting) -> Callable[[None], dict[str, f
     def run(_: None) -> dict[str, float]:
         for query in queries.warm:
             search(query[None])
-        seconds, found = [], np.empty((len(queries.measured), CLASSES), np.int64)
+        seconds, classes = [], np.empty((len(queries.measured), CLASSES), np.int64)
         for row, query in enumerate(queries.measured):
             began = perf_counter()
             best = search(query[None])[0]
             seconds.append(perf_counter() - began)
-            found[row] = [positions[one.label] for one in best]
+            classes[row] = [positions[one.label] for one in best]
         p50, p99 = (1e6 * float(value) for value in np.percentile(seconds, [50, 99]))
-        return {"p50_us": p50, "p99_us": p99, "classes_recall": queries.classes_recall(found)}
+        return {"p50_us": p50, "p99_us": p99, "classes_recall": queries.classes_recall(classes)}
 
     return run

@@ -1,4 +1,4 @@
-"""Recall against queries a second: each contender asked at each of its settings, and what follows at equal recall."""
+"""Recall against queries per second: each contender at each of its settings, and the comparison at equal recall."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .data import DataSet, Floats, Ids, read_queries
 BATCHES = (1, 32)
 # Recall in percent at which contenders are compared.
 LEVELS = (90.0, 95.0, 98.0, 99.0, 99.5)
-# A pass over the queries ends when it took so long: exact search among a million would take ten minutes.
+# A pass over the queries ends after this time: exact search among a million would take ten minutes.
 _SECONDS = 10.0
-# Wider walks would find next to nothing more.
+# Wider walks would gain almost nothing.
 _ENOUGH = 99.95
 
 
@@ -31,7 +31,7 @@ class Setting:
 
     Attributes:
         ef: Width of its walk.
-        rescore: R, how many entries are scored again at full dimension; None where none are.
+        rescore: R, how many entries are scored again at full dimension; None for no re-scoring.
     """
 
     ef: int
@@ -47,9 +47,9 @@ class Contender:
     """One way to search a data set's entries.
 
     Attributes:
-        name: Of the result's rows.
-        folder: Of its files, in the data set's; those that share it are built once.
-        built: How it is built; for the reader, and to tell one build from another.
+        name: The name of the result's rows.
+        folder: The folder of its files, in the data set's; contenders with the same folder are built once.
+        built: How it is built; for the reader, and to identify the build.
         build: Writes its files.
         open: Opens them, given the dimension of the vectors; searches are on one thread.
         sweep: Settings to measure; without re-scoring from the narrowest to the widest.
@@ -69,10 +69,10 @@ def sweep(contenders: Sequence[Contender], root: Path, blocks: int) -> dict[str,
     Args:
         contenders: All built.
         root: The data set's folder.
-        blocks: How many; each opens the contender in a process of its own.
+        blocks: The number of blocks; each opens the contender in its own process.
 
     Returns:
-        For each contender a row a setting.
+        For each contender one row per setting.
     """
     answers: dict[tuple[str, Setting], list[dict[str, Any]]] = {}
     with tqdm(total=blocks * len(contenders), desc=f"{root.name} searches", disable=None) as bar:
@@ -86,8 +86,8 @@ def sweep(contenders: Sequence[Contender], root: Path, blocks: int) -> dict[str,
                             answers.setdefault((contender.name, setting), []).append(answer)
                 bar.update()
     rows: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
-    for (name, setting), found in answers.items():
-        rows[name].append(_row(setting, found))
+    for (name, setting), samples in answers.items():
+        rows[name].append(_row(setting, samples))
     return rows
 
 
@@ -102,7 +102,7 @@ def frontier(rows: Sequence[Mapping[str, Any]], batch: int) -> list[tuple[float,
 
 
 def speed_at(rows: Sequence[Mapping[str, Any]], recall: float, batch: int) -> float | None:
-    """Queries a second at a recall or above it, between two settings interpolated in the logarithm.
+    """Queries per second at a recall or above it, interpolated between two settings in the logarithm.
 
     Args:
         rows: A contender's.
@@ -110,7 +110,7 @@ def speed_at(rows: Sequence[Mapping[str, Any]], recall: float, batch: int) -> fl
         batch: Queries a call.
 
     Returns:
-        None where no setting reaches that recall.
+        None if no setting reaches that recall.
     """
     points = frontier(rows, batch)
     if not points or points[-1][0] < recall:
@@ -131,28 +131,28 @@ def _open(contender: Contender, root: Path) -> Callable[[Setting], dict[str, Any
             return None
         speeds = {}
         for batch in BATCHES[::-1]:
-            seconds, found = _run(search, queries.measured, setting, batch)
-            speeds[f"queries_per_second_{batch}"] = len(found) / sum(seconds)
-        # Of the last pass: single queries.
-        reached = queries.recall(found)
+            seconds, nearest = _run(search, queries.measured, setting, batch)
+            speeds[f"queries_per_second_{batch}"] = len(nearest) / sum(seconds)
+        # The results of the last pass, with single queries.
+        reached = queries.recall(nearest)
         p50, p99 = (1e6 * float(value) for value in np.percentile(seconds, [50, 99]))
-        return {"queries": len(found), "recall": reached, **speeds, "p50_us": p50, "p99_us": p99}
+        return {"queries": len(nearest), "recall": reached, **speeds, "p50_us": p50, "p99_us": p99}
 
     return measure
 
 
 def _run(search: Search, queries: Floats, setting: Setting, batch: int) -> tuple[list[float], Ids]:
-    """The seconds of each call, and what was found for the queries that there was time for."""
-    seconds, found = [], []
+    """The seconds of each call, and the results of the queries that fit into the time."""
+    seconds, nearest = [], []
     until = perf_counter() + _SECONDS
     for start in range(0, len(queries), batch):
         began = perf_counter()
-        found.append(search(queries[start : start + batch], setting))
+        nearest.append(search(queries[start : start + batch], setting))
         ended = perf_counter()
         seconds.append(ended - began)
         if ended > until:
             break
-    return seconds, np.concatenate(found)
+    return seconds, np.concatenate(nearest)
 
 
 def _row(setting: Setting, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

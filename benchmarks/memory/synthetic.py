@@ -41,7 +41,7 @@ class Mixture:
         spread: s, the distance of entries to their centre in units of the centres' distance to the middle.
         noise: e, the length of the noise outside the subspace in the same unit.
         decay: Exponent by which the deviation falls along the subspace's coordinates.
-        seed: Of everything.
+        seed: Seed of everything random.
     """
 
     dim: int = 768
@@ -57,7 +57,7 @@ class Mixture:
         return self._draw(count, stream=1)
 
     def queries(self, count: int) -> Floats:
-        """Vectors that are none of the entries: float32 [count, d] of unit length."""
+        """Vectors that are not entries: float32 [count, d] of unit length."""
         return np.concatenate([vectors for vectors, _ in self._draw(count, stream=2)])
 
     def _draw(self, count: int, stream: int) -> Iterator[tuple[Floats, Labels]]:

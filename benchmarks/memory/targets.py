@@ -1,4 +1,4 @@
-"""What `rar-bench memory` concludes: speed at equal recall, and whether the memory reaches what it should."""
+"""The conclusions of `rar-bench memory`: speed at equal recall, and whether the memory reaches its targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FULL, _FAISS = "usearch", "faiss HNSW"
 
 
 def ratios(contenders: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How many times the queries a second of each peer the default memory answers at equal recall.
+    """The default memory's queries per second over each peer's, at equal recall.
 
     Args:
         contenders: Each with its `sweep`.
@@ -31,10 +31,10 @@ def ratios(contenders: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def judge(results: Mapping[str, Mapping[str, Any]], grown: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What the memory should reach, and whether it does.
+    """The memory's targets, and whether it reaches them.
 
     Args:
-        results: Of each data set; what opening and building may cost is asked of the last one.
+        results: The results of each data set; the targets of opening and building apply to the last one.
         grown: What readers beside a writer saw; None if they were not there.
 
     Returns:
@@ -92,8 +92,8 @@ def _least(rows: Sequence[Mapping[str, Any]], peer: str, batch: int) -> float:
 
 def _at(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, int]) -> Mapping[str, Any]:
     """The row of that walk, or of the widest narrower one that was measured: it missed next to nothing."""
-    own = [row for row in rows if row["ef"] <= chosen["ef"] and row["rescore"] in (None, chosen["rescore"])]
-    return max(own, key=lambda row: int(row["ef"]))
+    allowed = [row for row in rows if row["ef"] <= chosen["ef"] and row["rescore"] in (None, chosen["rescore"])]
+    return max(allowed, key=lambda row: int(row["ef"]))
 
 
 def show(name: str, result: Mapping[str, Any]) -> None:

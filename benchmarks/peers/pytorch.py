@@ -1,4 +1,4 @@
-"""Retrieval as people do it in PyTorch: the encoder that was exported, Pillow, and NumPy's or faiss's search."""
+"""The usual retrieval in PyTorch: the encoder that was exported, Pillow, and NumPy's or faiss's search."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from rar.runtime.bundle import Bundle
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import RarError
-from rar.runtime.stages import stage
+from rar.runtime.stages import in_stage
 
 from ..latency.work import Opened
 
@@ -35,16 +35,16 @@ VECTORS, LABELS, NAMES, INDEX = "vectors.npy", "labels.json", "names", "index.fa
 
 @dataclass(frozen=True)
 class Terms:
-    """What all peers work with.
+    """The inputs of all peers.
 
     Attributes:
         folder: What was prepared.
         bundle: The bundle that they are compared with.
-        encoder: What it was exported from: `starter`; `open_clip`, model, weights; or `transformers`, folder.
-        mllm: What its MLLM was exported from, `starter` or a folder; None where it has none.
-        merged: Whether the starter's adapter was merged into that. Another's is left out: it changes no speed.
+        encoder: The source of its encoder: `starter`; `open_clip`, model, weights; or `transformers`, folder.
+        mllm: The source of its MLLM, `starter` or a folder; None without an MLLM.
+        merged: Whether the starter's adapter was merged into it. Other adapters are ignored: they do not change speed.
         k: Candidates.
-        threads: Of all libraries; None for one a core.
+        threads: Threads of all libraries; None for one per core.
     """
 
     folder: Path
@@ -84,14 +84,14 @@ class Tower:
         """Decodes, prepares and embeds pictures."""
         import torch
 
-        with stage("decode"):
+        with in_stage("decode"):
             images = decode(pictures)
-        with stage("preprocess"):
+        with in_stage("preprocess"):
             pixels = torch.from_numpy(np.stack([self._prepare(image) for image in images]))
-        with stage("embed"), torch.inference_mode():
-            found = self._network(pixels)
+        with in_stage("embed"), torch.inference_mode():
+            outputs = self._network(pixels)
             # Some encoders give features for an MLLM beside the embedding.
-            embeddings, features = found[:2] if isinstance(found, tuple) else (found, None)
+            embeddings, features = outputs[:2] if isinstance(outputs, tuple) else (outputs, None)
         return Seen(images, embeddings.numpy(), features)
 
 
@@ -101,20 +101,20 @@ def open_eager(terms: Terms) -> Opened:
 
 
 def open_compiled(terms: Terms) -> Opened:
-    """The same with the tower compiled; a cold start compiles it, or finds what an earlier one left on the disk."""
+    """The same with the tower compiled; a cold start compiles it, or uses the disk cache of an earlier one."""
     return _open(Tower(terms, compiled=True), exact(terms), terms, _COMPILED_BATCHES, compiles=True)
 
 
 def open_clip_retrieval(terms: Terms) -> Opened:
     """clip-retrieval's way: PyTorch eager, and the faiss index that autofaiss chooses, whose vectors it reconstructs.
 
-    As `knn_search` of clip_back.py does it, less its filters: the index is searched one query at a time.
+    Like `knn_search` of clip_back.py without its filters: the index is searched one query at a time.
     """
     index = read_index(terms, "clip-retrieval")
 
     def search(embeddings: Floats) -> npt.NDArray[np.int64]:
-        found = [index.search_and_reconstruct(row[None], _NEIGHBOURS)[1][0] for row in embeddings]
-        return np.stack(found)
+        neighbours = [index.search_and_reconstruct(row[None], _NEIGHBOURS)[1][0] for row in embeddings]
+        return np.stack(neighbours)
 
     return _open(Tower(terms), search, terms, _BATCHES)
 
@@ -130,9 +130,9 @@ def nearest(embeddings: Floats, vectors: Floats) -> npt.NDArray[np.int64]:
     """The places of the nearest of all vectors, as many as the runtime scores again, best first: int64 [N, n]."""
     cosines = embeddings @ vectors.T
     count = min(_NEIGHBOURS, len(vectors) - 1)
-    found = np.argpartition(-cosines, count, axis=1)[:, :count]
-    order = np.argsort(-np.take_along_axis(cosines, found, 1), axis=1)
-    return np.asarray(np.take_along_axis(found, order, 1), np.int64)
+    nearest_places = np.argpartition(-cosines, count, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(cosines, nearest_places, 1), axis=1)
+    return np.asarray(np.take_along_axis(nearest_places, order, 1), np.int64)
 
 
 def decode(pictures: Sequence[Path]) -> list[Image.Image]:
@@ -154,7 +154,7 @@ def read_index(terms: Terms, peer: str) -> Any:
 
 
 def build_clip_retrieval_index(vectors: Path, folder: Path) -> None:
-    """The index that autofaiss takes where memory is no concern (`get_optimal_index_keys_v2`)."""
+    """The index that autofaiss chooses without a memory limit (`get_optimal_index_keys_v2`)."""
     import faiss
 
     entries = np.load(vectors)
@@ -166,16 +166,16 @@ def build_clip_retrieval_index(vectors: Path, folder: Path) -> None:
 
 def write_names(bundle: Path, folder: Path) -> None:
     """The sentence vectors of the starter's class names, as the bundle's own text tower makes them."""
-    from rar.export.starter import imagenet_classes
-    from rar.export.starter_mllm import CHANNELS
-    from rar.runtime.clip import Clip
+    from rar.export.starter.classes import imagenet_classes
+    from rar.export.starter.encoder import CHANNELS
+    from rar.runtime.encoder.clip import Clip
 
     names = Clip(Bundle.open(bundle), "cpu").embed_names(imagenet_classes()[0])
     np.save(folder / _NAMES_FILE, names[:, CHANNELS:])
 
 
 def distinct(places: Sequence[int] | npt.NDArray[np.int64], labels: Sequence[str], k: int) -> list[str]:
-    """The first k classes of entries; faiss fills what it lacks with -1."""
+    """The first k classes of entries; faiss pads with -1."""
     return list(dict.fromkeys(labels[place] for place in places if place >= 0))[:k]
 
 
@@ -183,18 +183,18 @@ def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int], *,
     labels = terms.labels()
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
-        found = []
+        classes = []
         for start in range(0, len(pictures), batch):
             seen = tower.see(pictures[start : start + batch])
-            with stage("search"):
-                found += [distinct(places, labels, terms.k)[0] for places in search(seen.embeddings)]
-        return found
+            with in_stage("search"):
+                classes += [distinct(places, labels, terms.k)[0] for places in search(seen.embeddings)]
+        return classes
 
     return Opened(answer, batches, compiles, versions)
 
 
 def versions() -> Mapping[str, Any]:
-    """What PyTorch this is: its builds differ much in size."""
+    """The build of PyTorch: builds differ much in size."""
     import torch
 
     return {"torch": torch.__version__}
@@ -205,13 +205,13 @@ def _network(terms: Terms) -> tuple[Any, Callable[[Image.Image], Floats]]:
     if kind == "starter":
         import torch
 
-        from rar.export import starter
+        from rar.export.starter import towers
 
-        # Not all of `starter.load`: who runs it embeds no names and needs no text tower.
-        return starter.picture_tower(
+        # Not all of `towers.load`: a peer needs no text tower.
+        return towers.picture_tower(
             torch.from_numpy(np.load(terms.folder / NAMES / _NAMES_FILE))
-        ), starter.reference_preprocess
-    sources = {"open_clip": "rar.export.openclip", "transformers": "rar.export.huggingface"}
+        ), towers.reference_preprocess
+    sources = {"open_clip": "rar.export.encoder.openclip", "transformers": "rar.export.encoder.huggingface"}
     if kind not in sources:
         raise RarError(f"what the encoder was exported from is not known here ({' '.join(terms.encoder)})")
     model = importlib.import_module(sources[kind]).load(*rest)

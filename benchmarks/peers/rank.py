@@ -1,8 +1,8 @@
-"""Ranking as the paper does it: a list of names in the prompt, and the MLLM in PyTorch writes it anew, sorted.
+"""The paper's ranking: the prompt has a list of names, and the MLLM in PyTorch writes it again, sorted.
 
-The prompt is the published one (Liuziyu77/RAR, Few_shot/retrieve_and_rerank.py). What is written has as many tokens as
-the list of the candidates, whatever the model would say: an MLLM that follows the prompt writes these, one that does
-not could go on to the 512 that the published loop allows.
+The prompt is the published one (Liuziyu77/RAR, Few_shot/retrieve_and_rerank.py). The output always has as many tokens
+as the list of the candidates. An MLLM that follows the prompt writes that many; one that does not could continue to the
+512 that the published loop allows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import tokenizers
 from PIL import Image
 
-from rar.runtime.bundle import Bundle
-from rar.runtime.mllm.parse import parse_list
-from rar.runtime.mllm.prompt import Prompt
-from rar.runtime.mllm.tree import PICTURE
-from rar.runtime.stages import stage
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.rank.mllm.parse import parse_list
+from rar.runtime.rank.mllm.prompt import Prompt
+from rar.runtime.rank.mllm.tree import PICTURE
+from rar.runtime.stages import in_stage
 
 from ..latency.work import Opened
 from ..rank.ways import write
@@ -46,7 +46,7 @@ class Writer:
         self._mllm = load(terms)
 
     def write(self, image: Image.Image, features: Any, names: Sequence[str]) -> str:
-        """What the model writes for a picture and the names.
+        """The model's output for a picture and the names.
 
         Args:
             image: The picture.
@@ -56,14 +56,14 @@ class Writer:
         import torch
 
         mllm = self._mllm
-        with stage("prompt"):
+        with in_stage("prompt"):
             ids, answer = self._ids(names)
             row = torch.from_numpy(np.where(ids == PICTURE, mllm.image_token, ids))[None]
-        with stage("preprocess"):
+        with in_stage("preprocess"):
             picture = features
             if mllm.reference_preprocess is not None:
                 picture = torch.from_numpy(mllm.reference_preprocess(image))
-        with stage("generate"):
+        with in_stage("generate"):
             tokens = write(mllm, row, picture[None], answer)
         return self._prompt.decode(tokens.tolist())
 
@@ -84,15 +84,15 @@ def open_generate(terms: Terms) -> Opened:
     tower, search, labels, writer = Tower(terms), exact(terms), terms.labels(), Writer(terms)
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
-        found = []
+        answers = []
         for picture in pictures:
             seen = tower.see([picture])
-            with stage("search"):
+            with in_stage("search"):
                 names = distinct(search(seen.embeddings)[0], labels, terms.k)
             text = writer.write(seen.images[0], _first(seen.features), names)
-            with stage("parse"):
-                found.append(names[(parse_list(text, names) or [0])[0]])
-        return found
+            with in_stage("parse"):
+                answers.append(names[(parse_list(text, names) or [0])[0]])
+        return answers
 
     return Opened(answer, says=versions)
 
@@ -100,31 +100,31 @@ def open_generate(terms: Terms) -> Opened:
 def open_paper(terms: Terms) -> Opened:
     """The paper's own loop: one picture at a time, faiss's HNSW, the first five neighbours' names, free generation.
 
-    The names are not made distinct, and the answer is read as the published code reads it, by regular expressions and
-    over all classes. An answer that cannot be read gives the retrieval's order; there, that of the picture before is
-    taken where no bracket is found.
+    The names are not made distinct. The answer is parsed as in the published code, by regular expressions and over all
+    classes. An unreadable answer gives the retrieval's order; the published code takes the previous picture's order if
+    there is no bracket.
     """
     tower, index, labels, writer = Tower(terms), read_index(terms, "rar-paper"), terms.labels(), Writer(terms)
     classes = list(dict.fromkeys(labels))
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
-        found = []
+        answers = []
         for picture in pictures:
             seen = tower.see([picture])
-            with stage("search"):
+            with in_stage("search"):
                 places = index.search(seen.embeddings, _NEIGHBOURS)[1][0]
                 neighbours = [labels[place] for place in places if place >= 0]
                 names = neighbours[: terms.k]
             text = writer.write(seen.images[0], _first(seen.features), names)
-            with stage("parse"):
-                found.append((read_answer(text, classes) or neighbours)[0])
-        return found
+            with in_stage("parse"):
+                answers.append((read_answer(text, classes) or neighbours)[0])
+        return answers
 
     return Opened(answer, says=versions)
 
 
 def read_answer(text: str, classes: Sequence[str]) -> list[str] | None:
-    """The names that the published code finds in what the model wrote; None where there is none, or a foreign one."""
+    """The names that the published code finds in the model's output; None if there is no name, or a foreign one."""
     bracket = re.search(r"\[(.*?)\]", text)
     if bracket is None:
         return None
@@ -139,7 +139,7 @@ def load(terms: Terms) -> Any:
     if terms.mllm == "starter":
         from safetensors.torch import load_file
 
-        from rar.export.starter_mllm import load_mllm
+        from rar.export.starter.mllm import load_mllm
 
         mllm = load_mllm(terms.folder / MLLM)
         mllm.vision.load_state_dict(load_file(terms.folder / MLLM / _PROJECTOR))
@@ -148,12 +148,13 @@ def load(terms: Terms) -> Any:
 
 
 def save_starter(merged: bool, folder: Path) -> None:
-    """Writes the starter's MLLM, with its adapter or without, so that none that opens it reads the GGUF."""
+    """Writes the starter's MLLM, with its adapter or without, so that the peers need not read the GGUF."""
     import transformers
     from safetensors.torch import save_file
 
     from rar.export.mllm.adapter import merge
-    from rar.export.starter_mllm import ADAPTER, load_mllm
+    from rar.export.starter.mllm import load_mllm
+    from rar.export.starter.packages import ADAPTER
 
     mllm = load_mllm()
     if merged:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rar.runtime.bundle import Bundle
+from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import RarError
-from rar.runtime.stages import stage
+from rar.runtime.stages import in_stage
 
 from ..latency.work import Opened
 from .pytorch import Terms, distinct, exact
 
 _BATCHES = (1, 8, 32)
-# One that fastembed knows; where its files lie is said beside.
+# A model that fastembed knows; the path of its files is given separately.
 _FASTEMBED_MODEL = "Qdrant/clip-ViT-B-32-vision"
 _PILLOW_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 
@@ -71,7 +71,7 @@ def open_infinity(terms: Terms) -> Opened:
     """Embeds by infinity's engine for CLIP, PyTorch behind a queue.
 
     Raises:
-        RarError: It runs folders of transformers alone, and the encoder is none.
+        RarError: infinity runs only folders of transformers, and the encoder is not one.
     """
     from infinity_emb import EngineArgs, SyncEngineArray
 
@@ -84,8 +84,8 @@ def open_infinity(terms: Terms) -> Opened:
 
     def embed(pictures: Sequence[Path]) -> Any:
         images = [picture.read_bytes() for picture in pictures]
-        found, _ = engine.image_embed(model=folder, images=images).result()
-        return np.asarray(found, np.float32)
+        embeddings, _ = engine.image_embed(model=folder, images=images).result()
+        return np.asarray(embeddings, np.float32)
 
     return _open(embed, terms)
 
@@ -94,13 +94,13 @@ def _open(embed: Any, terms: Terms) -> Opened:
     search, labels = exact(terms), terms.labels()
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
-        found = []
+        nearest = []
         for start in range(0, len(pictures), batch):
             # Decoded and prepared inside.
-            with stage("embed"):
+            with in_stage("embed"):
                 embeddings = embed(pictures[start : start + batch])
-            with stage("search"):
-                found += [distinct(places, labels, terms.k)[0] for places in search(embeddings)]
-        return found
+            with in_stage("search"):
+                nearest += [distinct(places, labels, terms.k)[0] for places in search(embeddings)]
+        return nearest
 
     return Opened(answer, _BATCHES)

@@ -1,4 +1,4 @@
-"""The stacks that `rar-bench latency` compares this runtime with, each optional, and what they share is prepared once.
+"""The optional stacks that `rar-bench latency` compares this runtime with; their common files are prepared once.
 
 Retrieval: `torch-eager`, `torch-compile`, `clip-retrieval`, `fastembed`, `infinity`. Retrieval and ranking:
 `transformers-generate`, `rar-paper`. All get the encoder that the bundle was exported from, and search the vectors of
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rar.runtime.bundle import Bundle
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.info import EncoderInfo
 from rar.runtime.errors import InputError
 from rar.runtime.memory import Memory
 
@@ -31,12 +32,12 @@ class Peer:
     """One stack.
 
     Attributes:
-        name: As the command line has it.
-        way: What it answers.
+        name: Its name on the command line.
+        way: The way that it runs.
         open: Opens it; pickled.
-        needs: Module -> what to install where it is not there.
+        needs: Module -> what to install if it is missing.
         pytorch: Whether it counts as PyTorch's retrieval.
-        index: Makes its index of the vectors' file, in a folder; None where it has none.
+        index: Makes its index of the vectors' file, in a folder; None without an index.
     """
 
     name: str
@@ -73,7 +74,7 @@ PEERS = (
     Peer("rar-paper", "rank", rank.open_paper, {**_WRITES, **_FAISS}, index=rank.build_paper_index),
 )
 
-# With the best of which this runtime is compared.
+# This runtime is compared with the best of these.
 BASELINES: Mapping[Way, set[str]] = {
     "retrieve": {peer.name for peer in PEERS if peer.pytorch},
     "rank": {"rar-paper"},
@@ -95,16 +96,16 @@ def chosen(names: Sequence[str] | None) -> list[Peer]:
 
 
 def terms_of(bundle: Bundle, work: Path, k: int, threads: int | None, encoder: Sequence[str] | None = None) -> Terms:
-    """What the peers work with, as the bundle says what it was exported from.
+    """The inputs of the peers, from the bundle's record of its sources.
 
     Args:
         bundle: The bundle.
-        work: Where what is prepared goes.
+        work: The folder for prepared files.
         k: Candidates.
-        threads: Of all libraries.
-        encoder: Replaces what the bundle says of its encoder; see `Terms`.
+        threads: Threads of all libraries.
+        encoder: Replaces the bundle's record of its encoder; see `Terms`.
     """
-    source = str(bundle.component("clip").info["source"])
+    source = EncoderInfo.of(bundle).source
     kind, _, rest = source.partition(" ")
     parts = ("starter",) if kind == "starter:" else (kind, *rest.rsplit(" ", 1))
     if kind == "transformers":  # the model's type, then its folder
@@ -118,7 +119,7 @@ def terms_of(bundle: Bundle, work: Path, k: int, threads: int | None, encoder: S
 
 
 def prepare(terms: Terms, peers: Sequence[Peer]) -> None:
-    """Writes what the peers open: vectors, labels and indexes, the starter's names and its MLLM. What is there is kept.
+    """Writes the peers' files: vectors, labels and indexes, the starter's names and its MLLM. Existing files are kept.
 
     Raises:
         RarError: Something could not be made.

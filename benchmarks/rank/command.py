@@ -22,9 +22,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from rar.export.labelled import evenly, read_images
-from rar.runtime.bundle import Bundle
-from rar.runtime.errors import ImageError, InputError
+from rar.export.pictures.labelled import evenly, read_images
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.errors import InputError, RarError
 from rar.runtime.recognizer import Recognizer
 
 from .. import record
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     bundles = {name: Bundle.open(name) for name in args.bundle}
     asked, provider, k = _retrieve(args)
     asked, lengths = prepare(bundles[args.bundle[0]], asked)
-    own = {name: ways(bundle) for name, bundle in bundles.items()}
+    by_model = {name: ways(bundle) for name, bundle in bundles.items()}
     with ExitStack() as stack:
         opener = partial(open_baseline, args.model, args.adapter, args.bundle, args.threads, asked)
         baseline: _Ask = stack.enter_context(in_a_process(opener))
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             name: stack.enter_context(in_a_process(partial(open_ours, name, provider, args.threads, asked)))
             for name in bundles
         }
-        times = _measure(baseline, ours, own, args.count, args.rounds)
+        times = _measure(baseline, ours, by_model, args.count, args.rounds)
     rows = [_row(name, way, taken, times[None, Way()]) for (name, way), taken in times.items()]
     for row in rows:
         print(
@@ -111,19 +111,21 @@ def _retrieve(args: argparse.Namespace) -> tuple[list[Asked], str, int]:
         raise InputError(f"{args.bundle[0]}: its memory has one class; there is nothing to rank")
     asked = []
     for path, query in zip(paths, recognizer.queries(paths, k), strict=True):
-        if isinstance(query, ImageError):
+        if isinstance(query, RarError):
             raise query
         asked.append(Asked(path, query.candidates))
     return asked, recognizer.provider, k
 
 
-def _measure(baseline: _Ask, ours: Mapping[str, _Ask], own: Mapping[str, list[Way]], count: int, rounds: int) -> _Times:
+def _measure(
+    baseline: _Ask, ours: Mapping[str, _Ask], tried: Mapping[str, list[Way]], count: int, rounds: int
+) -> _Times:
     """Seconds a picture of all ways, taken side by side."""
     plain = Way()
     times: _Times = {(None, plain): {}}
     baseline((plain, [0]))  # warm-up
     for name, ask in ours.items():
-        for way in own[name]:
+        for way in tried[name]:
             times[name, way] = {}
             ask((way, list(range(way.batch))))
     with tqdm(total=rounds * count, desc="ranking", disable=None) as bar:
@@ -132,7 +134,7 @@ def _measure(baseline: _Ask, ours: Mapping[str, _Ask], own: Mapping[str, list[Wa
                 key = (turn, group)
                 for step, place in enumerate(range(group * BATCH, (group + 1) * BATCH)):
                     times[None, plain].setdefault(key, []).append(baseline((plain, [place])))
-                    for name, way in _due(own, step):
+                    for name, way in _due(tried, step):
                         places = [place] if way.batch == 1 else list(range(group * BATCH, (group + 1) * BATCH))
                         seconds = ours[name]((way, places)) / way.batch
                         times[name, way].setdefault(key, []).append(seconds)
@@ -140,9 +142,9 @@ def _measure(baseline: _Ask, ours: Mapping[str, _Ask], own: Mapping[str, list[Wa
     return times
 
 
-def _due(own: Mapping[str, list[Way]], step: int) -> Iterator[tuple[str, Way]]:
+def _due(by_model: Mapping[str, list[Way]], step: int) -> Iterator[tuple[str, Way]]:
     """What runs after the baseline at a step of a group: all single ones, and a share of the batches."""
-    for name, some in own.items():
+    for name, some in by_model.items():
         batches = [way for way in some if way.batch > 1]
         yield from ((name, way) for way in some if way.batch == 1)
         yield from ((name, way) for number, way in enumerate(batches) if number % BATCH == step)
@@ -167,8 +169,6 @@ def _row(
         "debias": way.options.debias if name is not None and way.options.mode == "choice" else None,
         "prompt": "own" if way.own_prompt else "paper",
         "batch": way.batch,
-        "reuse_head": name is not None and way.reuse_head,
-        "pack_branches": name is not None and way.pack_branches,
         "ms": record.spread([1e3 * mine for _, mine in pairs]),
         "ratio": record.spread([theirs / mine for theirs, mine in pairs]),
     }

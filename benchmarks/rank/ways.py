@@ -14,17 +14,17 @@ import numpy.typing as npt
 import tokenizers
 from PIL import Image
 
-from rar.runtime.bundle import Bundle
-from rar.runtime.clip import Clip
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import InputError, RarError
-from rar.runtime.images import load_image
 from rar.runtime.memory import Candidate
-from rar.runtime.mllm.model import Mllm
-from rar.runtime.mllm.modes import ask_list
-from rar.runtime.mllm.prompt import LETTERS, MODES, Prompt, list_names
-from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
-from rar.runtime.mllm.tree import PICTURE
-from rar.runtime.rank import Query
+from rar.runtime.picture.load import load_image
+from rar.runtime.rank.mllm.model import Mllm
+from rar.runtime.rank.mllm.modes import ask_list
+from rar.runtime.rank.mllm.prompt import LETTERS, MODES, Prompt, list_names
+from rar.runtime.rank.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.rank.mllm.tree import PICTURE
+from rar.runtime.rank.protocol import Query
 
 BATCH = 8
 
@@ -36,15 +36,11 @@ class Way:
     Attributes:
         options: The ranker's.
         batch: Pictures a call.
-        reuse_head: See `Decoder`.
-        pack_branches: See `Decoder`.
         own_prompt: Takes the bundle's own prompt in place of the paper's.
     """
 
     options: MllmOptions = field(default_factory=MllmOptions)
     batch: int = 1
-    reuse_head: bool = True
-    pack_branches: bool = True
     own_prompt: bool = False
 
     @property
@@ -54,7 +50,6 @@ class Way:
         if self.options.mode == "choice":
             parts.append(self.options.debias)
         parts += ["bundle's own prompt"] * self.own_prompt
-        parts += ["head not reused"] * (not self.reuse_head) + ["branches not packed"] * (not self.pack_branches)
         return ", ".join(parts)
 
 
@@ -81,8 +76,8 @@ class Asked:
 
 
 def ways(bundle: Bundle) -> list[Way]:
-    """What a bundle's MLLM can do, and with each switch off where that makes a difference."""
-    found = []
+    """What a bundle's MLLM can do."""
+    result = []
     for options in (
         MllmOptions("generate"),
         MllmOptions("likelihood"),
@@ -90,13 +85,11 @@ def ways(bundle: Bundle) -> list[Way]:
         MllmOptions("choice", "calibrate"),
         MllmOptions("choice", "rotate"),
     ):
-        found += [Way(options), Way(options, BATCH), Way(options, reuse_head=False)]
-        if options.mode == "likelihood" or (options.mode == "choice" and options.debias != "none"):
-            found.append(Way(options, pack_branches=False))
-    own = bundle.read_json("mllm", "prompt.json")["modes"]
-    if "likelihood" in own:
-        found += [Way(MllmOptions("likelihood"), batch, own_prompt=True) for batch in (1, BATCH)]
-    return found
+        result += [Way(options), Way(options, BATCH)]
+    prompts = bundle.read_json("mllm", "prompt.json")["modes"]
+    if "likelihood" in prompts:
+        result += [Way(MllmOptions("likelihood"), batch, own_prompt=True) for batch in (1, BATCH)]
+    return result
 
 
 def paper_prompt(prompt: Prompt) -> Prompt:
@@ -109,8 +102,8 @@ def paper_prompt(prompt: Prompt) -> Prompt:
 def prepare(bundle: Bundle, asked: Sequence[Asked]) -> tuple[list[Asked], dict[str, float]]:
     """What is asked with the paper's prompt, and the medians of its lengths in tokens."""
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.file("mllm", "tokenizer.json")))
-    own = Prompt.from_dict(bundle.read_json("mllm", "prompt.json"), tokenizer)
-    prompt = paper_prompt(own)
+    ours = Prompt.from_dict(bundle.read_json("mllm", "prompt.json"), tokenizer)
+    prompt = paper_prompt(ours)
     start = [*prompt.head("generate"), *prompt.picture("generate")]
     ready = []
     for one in asked:
@@ -124,9 +117,11 @@ def prepare(bundle: Bundle, asked: Sequence[Asked]) -> tuple[list[Asked], dict[s
         "answer": float(np.median([one.answer for one in ready])),
         "name": float(np.mean([len(ids) for ids in names])),
     }
-    if "likelihood" in own.modes:
-        whole = [*own.head("likelihood"), *own.picture("likelihood")]
-        lengths["own_prompt"] = len(whole) + float(np.median([len(own.tail("likelihood", one.names)) for one in asked]))
+    if "likelihood" in ours.modes:
+        whole = [*ours.head("likelihood"), *ours.picture("likelihood")]
+        lengths["own_prompt"] = len(whole) + float(
+            np.median([len(ours.tail("likelihood", one.names)) for one in asked])
+        )
     return ready, lengths
 
 
@@ -146,7 +141,6 @@ def open_ours(
     def take(job: tuple[Way, list[int]]) -> float:
         way, places = job
         mllm.prompt = prompts[way.own_prompt]
-        mllm.decoder.reuse_head, mllm.decoder.pack_branches = way.reuse_head, way.pack_branches
         ranker = MllmRanker(mllm, way.options)
         chosen = [queries[place] for place in places]
         start = perf_counter()
@@ -162,7 +156,7 @@ def open_ours(
 def _write(mllm: Mllm, queries: Sequence[Query], lengths: Sequence[int]) -> None:
     """`generate`, with answers of given lengths."""
     names = [[candidate.label for candidate in query.candidates] for query in queries]
-    trees = [ask_list(mllm.prompt, own)[0] for own in names]
+    trees = [ask_list(mllm.prompt, labels)[0] for labels in names]
     mllm.decoder.greedy(mllm.prompt.head("generate"), trees, mllm.see(queries), lengths, lambda _, written: False)
 
 
@@ -178,7 +172,7 @@ def open_baseline(
 
     from rar.export.mllm.adapter import merge
     from rar.export.mllm.source import load
-    from rar.export.starter_mllm import ADAPTER
+    from rar.export.starter.packages import ADAPTER
 
     if threads:
         torch.set_num_threads(threads)
@@ -230,7 +224,7 @@ def write(mllm: Any, row: Any, picture: Any, count: int) -> Any:
             use_cache=True,
             pad_token_id=mllm.stop_ids[0],
         )
-    # Of a prompt that was given as embeddings no tokens come back.
+    # For a prompt of embeddings, `generate` returns only the new tokens.
     return tokens[0, row.shape[1] if "input_ids" in inputs else 0 :]
 
 

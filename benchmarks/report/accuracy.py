@@ -1,32 +1,25 @@
-"""Report sections of what was right: accuracy, shots, published figures, calibration, confusions, detection."""
+"""Report sections on accuracy: top-1, shots, published figures, calibration, confusions, detection."""
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from rar.runtime.errors import ImageError
-from rar.runtime.images import load_image
+from rar.export.page.document import Block, Chart, Section, Table, Text, Thumbnails
+from rar.export.page.thumbnail import thumbnail
 
 from .charts import lines, number
-from .document import Block, Chart, Section, Table, Text, Thumbnails
 
 Result = Mapping[str, Any]
-_SIDE = 96
-_QUALITY = 60
 
 
 def accuracy(result: Result, pictures: Path | None) -> list[Section]:
     """Rows, curves, published figures, calibration, confusions.
 
     Args:
-        result: Of `rar-bench accuracy`, or of the `ranking` that came before it.
+        result: The result of `rar-bench accuracy`, or of its predecessor `ranking`.
         pictures: Folder that the confused pictures' paths start from, to show them; None to leave them out.
     """
     told = f"{result['test']}: {result['pictures']} pictures" if "pictures" in result else str(result.get("test", ""))
@@ -69,13 +62,14 @@ def detection(result: Result) -> list[Section]:
                 for scale in sorted({x for line in series.values() for x, _ in line})
             ],
         )
-        chart = lines(series, "crop scale", "top-1, %")
+        by_size = {name: points for name, points in series.items() if not name.startswith("all,")}
+        chart = lines(by_size, "crop scale", "top-1, %", y_from=0.0)
         blocks.append(Chart("top-1 of retrieval by crop scale and object size", chart, figures))
     return [Section("Detection", blocks)]
 
 
 def _rows(rows: Mapping[str, Result]) -> Table:
-    """One table, whichever of its columns the rows fill."""
+    """One table of the columns that the rows fill."""
     columns: dict[str, Callable[[Result], str | None]] = {
         "top-1": lambda row: _share(row.get("top1")),
         "fused": lambda row: _share(row.get("fused")),
@@ -95,13 +89,13 @@ def _rows(rows: Mapping[str, Result]) -> Table:
 
 
 def _by_k(rows: Mapping[str, Result]) -> list[Block]:
-    """Top-1 of each ranker by the number of candidates, where there were several."""
+    """Top-1 of each ranker by the number of candidates, if several numbers were measured."""
     series: dict[str, list[tuple[float, float]]] = {}
     for name, row in rows.items():
-        if found := re.fullmatch(r"k=(\d+): (.*)", name):
-            series.setdefault(found[2], []).append((int(found[1]), row.get("fused", row["top1"])["percent"]))
-            if found[2] == "none" and "missed" in row:
-                series.setdefault("true class in k", []).append((int(found[1]), 100 - row["missed"]))
+        if match := re.fullmatch(r"k=(\d+): (.*)", name):
+            series.setdefault(match[2], []).append((int(match[1]), row.get("fused", row["top1"])["percent"]))
+            if match[2] == "none" and "missed" in row:
+                series.setdefault("true class in k", []).append((int(match[1]), 100 - row["missed"]))
     series = {name: sorted(points) for name, points in series.items() if len(points) > 1}
     if not series:
         return []
@@ -136,7 +130,7 @@ def _published(rows: Sequence[Result]) -> list[Block]:
     for source, number_, metric, protocol in dict.fromkeys(
         (row["source"], row["table"], row["metric"], row["protocol"]) for row in rows
     ):
-        own = [row for row in rows if (row["source"], row["table"], row["metric"]) == (source, number_, metric)]
+        published = [row for row in rows if (row["source"], row["table"], row["metric"]) == (source, number_, metric)]
         blocks.append(Text(f"{source}, table {number_}, {metric}: {protocol}."))
         told = [
             (
@@ -145,7 +139,7 @@ def _published(rows: Sequence[Result]) -> list[Block]:
                 "-" if row["measured"] is None else f"{row['measured']:.1f}",
                 "-" if row["difference"] is None else f"{row['difference']:+.1f}",
             )
-            for row in own
+            for row in published
         ]
         blocks.append(Table(("method", "published", "measured here", "difference"), told))
     return blocks
@@ -201,25 +195,10 @@ def _confusion(confusion: Result, pictures: Path | None) -> list[Block]:
     ]
     if pictures is not None:
         for row in pairs:
-            uris = [uri for name in row["pictures"] if (uri := thumbnail(pictures, name))]
+            uris = [uri for name in row["pictures"] if (uri := thumbnail(pictures / name, pictures))]
             if uris:
                 blocks.append(Thumbnails(f"{row['true']}, taken for {row['answered']}", uris))
     return blocks
-
-
-def thumbnail(folder: Path, name: str) -> str | None:
-    """A picture of a few KB as a `data:` URI; None where it is not in the folder or cannot be read."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        return None
-    try:
-        small = Image.fromarray(load_image(path))
-    except ImageError:
-        return None
-    small.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _share(share: Result | None) -> str:

@@ -1,4 +1,4 @@
-"""What got better and worse between two result files, beyond the noise that they print."""
+"""Lists what got better and worse between two result files by more than their noise."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Mapping, Sequence
 from math import hypot
 from typing import Any
 
+from rar.export.page.document import Block, Section, Table, Text
 from rar.runtime.errors import InputError
 
 from ..compare import compare
 from .charts import number
-from .document import Block, Section, Table, Text
 
-# Standard errors of a difference between shares, from which on it is taken for real: 5 % of none would be.
+# A difference between shares counts as real from so many standard errors on: a level of 5 %.
 _ERRORS = 1.96
 
 
 def changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
-    """One file against an older one.
+    """Compares a result file with an older one.
 
     Shares of pictures are compared by their standard errors, everything else by its ratio to the baseline of the same
-    run, as `rar-bench compare` does: bare times of two runs would tell of the machines.
+    run, as `rar-bench compare` does: absolute times of two runs would compare the machines.
 
     Args:
-        name: The newer file's.
-        old: What `record.read` gives of the older file.
-        new: What it gives of the newer one, of the same benchmark.
+        name: The newer file's name.
+        old: The older file, from `record.read`.
+        new: The newer file, of the same benchmark.
 
     Raises:
-        InputError: They hold nothing that can be compared.
+        InputError: The files hold nothing that can be compared.
     """
     if new["benchmark"] in ("accuracy", "ranking"):
         return Section(f"Changes ({name})", _shares(old["results"], new["results"]))
-    found = compare(old, new)
+    delta = compare(old, new)
     rows = [
         (
             change.name,
@@ -40,14 +40,14 @@ def changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sectio
             f"{change.share:+.1%}",
             *(f"{number(one.median)} ({number(one.q25)} - {number(one.q75)})" for one in (change.old, change.new)),
         )
-        for change in sorted(found.changes, key=lambda change: (not change.real, change.share))
+        for change in sorted(delta.changes, key=lambda change: (not change.real, change.share))
     ]
     blocks: list[Block] = [
         Text("Ratios to the baseline of the same run; a change is real where the quartiles of both do not touch."),
         Table(("ratio", "", "change", "before", "now"), rows),
     ]
     blocks += [
-        Text(f"{word}: {', '.join(names)}") for word, names in (("gone", found.gone), ("new", found.added)) if names
+        Text(f"{word}: {', '.join(names)}") for word, names in (("gone", delta.gone), ("new", delta.added)) if names
     ]
     return Section(f"Changes ({name})", blocks)
 

@@ -13,11 +13,11 @@ _LABEL = 190
 
 
 def bars(rows: Sequence[tuple[str, float]], unit: str, *, waterfall: bool = False) -> str:
-    """Horizontal bars from zero, or as a waterfall each from where the one before ended.
+    """Horizontal bars that start at zero, or in a waterfall where the bar before ended.
 
     Args:
         rows: Name and value, not negative.
-        unit: Of the values.
+        unit: The unit of the values.
         waterfall: Whether each begins where the last ended; a line for the total is added.
     """
     total = sum(value for _, value in rows) if waterfall else max((value for _, value in rows), default=0.0)
@@ -49,16 +49,16 @@ def lines(
     x_ticks: Sequence[tuple[float, str]] | None = None,
     y_from: float | None = None,
 ) -> str:
-    """Lines with a mark at each point and the names below.
+    """A line chart with a mark at each point and the series' names below.
 
     Args:
         series: Name -> points, each in the order in which they are joined.
-        x_label: Of the axis.
-        y_label: Of the axis.
-        log_x: Whether that axis is logarithmic; what is not above zero is left out.
-        log_y: Likewise.
-        x_ticks: Where the axis is told, and by what; else round numbers.
-        y_from: Where the axis begins at the latest.
+        x_label: The x axis's label.
+        y_label: The y axis's label.
+        log_x: Whether the x axis is logarithmic; points that are not above zero are left out.
+        log_y: The same for the y axis.
+        x_ticks: Places and labels of the x axis's ticks; None for round numbers.
+        y_from: The y axis begins here, or at the lowest point if that is lower.
     """
     kept = {
         name: [
@@ -97,7 +97,7 @@ def lines(
 
 
 def number(value: float) -> str:
-    """A figure at three digits or more, without needless ones."""
+    """A number with at least three significant digits and no needless zeros."""
     if not isfinite(value):
         return "-"
     if value == 0 or abs(value) >= 100:
@@ -117,7 +117,7 @@ def _short(text: str, most: int = 28) -> str:
 
 
 def _placer(low: float, high: float, start: float, end: float, log: bool) -> Callable[[float], float]:
-    """Value -> place on an axis."""
+    """A function from a value to its place on an axis."""
     if log:
         low, high = log10(low), log10(high)
     span = (high - low) or 1.0

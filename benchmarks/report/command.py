@@ -1,7 +1,7 @@
-"""`rar-bench report`: one page of result files, with charts, that needs nothing outside of itself.
+"""`rar-bench report`: shows result files as one self-contained page with charts, or as Markdown.
 
-Light and dark, readable on a phone, and the same as Markdown. What an interrupted run lacks is listed first; with
-`--against`, so is what got better and worse than in older files beyond the noise.
+The page follows light and dark and can be read on a phone. It begins with what interrupted runs lack and, with
+`--against`, with what got better or worse than in older files by more than the noise.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rar.export.page.document import Block, Section, Table, Text, to_html, to_markdown
+from rar.runtime.bundle.files import atomic_file
 from rar.runtime.errors import InputError
-from rar.runtime.files import atomic_file
 
 from ..record import read
 from . import accuracy, latency, others
 from .changes import changes
-from .document import Block, Section, Table, Text, to_html, to_markdown
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
@@ -30,8 +30,8 @@ class File:
     """A result file that was read.
 
     Attributes:
-        path: Where.
-        result: What it holds.
+        path: Its path.
+        result: Its content.
     """
 
     path: Path
@@ -103,6 +103,7 @@ def _files(files: Sequence[File]) -> Section:
     rows = []
     for file in files:
         environment = file.result["environment"]
+        sets = environment.get("instruction_sets")  # older files tell none
         encoder = file.result.get("encoder")
         source = encoder.get("source") if isinstance(encoder, Mapping) else None
         rows.append(
@@ -111,16 +112,18 @@ def _files(files: Sequence[File]) -> Section:
                 file.benchmark,
                 str(environment.get("date", "-")),
                 f"{environment.get('cores', '-')} x {environment.get('cpu', '-')}",
+                " ".join(map(str, sets)) if isinstance(sets, list) else "not told",
                 str(source or "-"),
             )
         )
-    return Section("Files", [Table(("file", "benchmark", "date", "machine", "encoder"), rows)])
+    head = ("file", "benchmark", "date", "machine", "instruction sets", "encoder")
+    return Section("Files", [Table(head, rows)])
 
 
 def _commands(files: Sequence[File]) -> Section:
     rows = []
     for file in files:
-        # Paths of the machine that measured say nothing to a reader.
+        # Paths on the machine that measured mean nothing to a reader.
         told = (word if not word.startswith("/") else Path(word).name for word in _words(file.result))
         rows.append((file.path.name, " ".join(told)))
     return Section("How it was measured", [Table(("file", "command"), rows)])
@@ -135,19 +138,19 @@ def _words(result: Mapping[str, Any]) -> list[str]:
 
 
 def _missing(files: Sequence[File]) -> list[Section]:
-    """What a run that was broken off lacks."""
+    """The parts that an interrupted run lacks."""
     lines: list[Block] = []
     for file in files:
         for one in file.result.get("missing") or ():
             told = str(one)
             if isinstance(one, Mapping):
-                told = ", ".join(own if isinstance(own, str) else f"{key} {own}" for key, own in one.items())
+                told = ", ".join(item if isinstance(item, str) else f"{key} {item}" for key, item in one.items())
             lines.append(Text(f"missing: {told} ({file.path.name})"))
     return [Section("Missing", lines)] if lines else []
 
 
 def _comparison(files: Sequence[File], older: Sequence[File]) -> list[Section]:
-    """Each file against the older one of its name, or else the first of its benchmark."""
+    """Compares each file with the older one of the same name, or else with the first of the same benchmark."""
     sections = []
     for file in files if older else ():
         same = [one for one in older if one.benchmark == file.benchmark]

@@ -1,12 +1,13 @@
-"""Report sections of what was timed: scenarios, stages and batches (`rar-bench latency`), `rank`, power."""
+"""Report sections on time and power: scenarios, stages and batches (`rar-bench latency`), `rank`, watts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rar.export.page.document import Block, Chart, Section, Table, Text
+
 from .charts import bars, lines, number
-from .document import Block, Chart, Section, Table, Text
 
 Result = Mapping[str, Any]
 
@@ -65,7 +66,7 @@ def rank(result: Result) -> list[Section]:
 
 
 def power(result: Result) -> list[Section]:
-    """Watts and joules of the rows that were metered, or why there are none."""
+    """Watts and joules of the measured rows, or why there are none."""
     rows = [row for row in result["results"] if row.get("power") and isinstance(row["power"], Mapping)]
     if not rows:
         told = result.get("power")
@@ -89,7 +90,7 @@ def power(result: Result) -> list[Section]:
 
 
 def _scenarios(rows: Sequence[Result]) -> list[Block]:
-    """A row a stack, a column a figure: the times of queries, then all else."""
+    """Tables with a row a stack and a column a figure: first the times of queries, then the rest."""
     stacks = list(dict.fromkeys((row["stack"], row["path"]) for row in rows))
     cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for row in rows:
@@ -99,10 +100,10 @@ def _scenarios(rows: Sequence[Result]) -> list[Block]:
     blocks: list[Block] = []
     for times in (True, False):
         columns = [name for name in cells if (name[0] in _QUERIES) == times]
-        own = [stack for stack in stacks if any(stack in cells[name] for name in columns)]
-        if own:
+        kept = [stack for stack in stacks if any(stack in cells[name] for name in columns)]
+        if kept:
             head = ("stack", "path", *(f"{scenario}, {_LABELS.get(figure, figure)}" for scenario, figure in columns))
-            blocks.append(Table(head, [(*stack, *(cells[name].get(stack, "-") for name in columns)) for stack in own]))
+            blocks.append(Table(head, [(*stack, *(cells[name].get(stack, "-") for name in columns)) for stack in kept]))
     if blocks:
         blocks.append(Text("Each with its quartiles over the blocks, and the samples or blocks."))
     return blocks
@@ -118,7 +119,7 @@ def _cell(figure: str, spread: Result) -> str:
 
 
 def _stages(row: Result) -> Chart:
-    """A waterfall: stages follow each other."""
+    """A waterfall chart, because the stages follow each other."""
     stages = [(stage, float(spread["median"])) for stage, spread in row["stages"].items()]
     share = row.get("stages_share")
     told = "" if share is None else f"; the stages are {100 * share['median']:.1f} % of the end-to-end time"

@@ -6,23 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log10
 from typing import Any
 
+from rar.export.page.document import Block, Chart, Section, Table, Text
+
 from ..memory.sweep import LEVELS, frontier, speed_at
 from .charts import lines, number
-from .document import Block, Chart, Section, Table, Text
 
 Result = Mapping[str, Any]
 
-# Recall grows by ever smaller steps: the axis is the logarithm of what is missed.
+# Recall approaches 100 % in ever smaller steps, so the axis shows the logarithm of the missed share.
 _RECALLS = (50.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9)
 _MOST_ROWS = 200
 
 
 def memory(result: Result) -> list[Section]:
-    """Recall against queries a second of each data set, and the targets."""
+    """Recall against queries per second for each data set, and the targets."""
     sections = []
     for name, data in result["results"].items():
         contenders: Mapping[str, Result] = data["contenders"]
-        series = {one: _frontier(told["sweep"]) for one, told in contenders.items()}
+        # What was measured at one setting alone is in the table.
+        series = {one: _frontier(told["sweep"]) for one, told in contenders.items() if len(told["sweep"]) > 1}
         entries = data["data"]["entries"]
         head = ("", *(f"{level:g} % recall, queries/s" for level in LEVELS), "index, bytes an entry", "build, CPU s")
         rows = [
@@ -52,7 +54,7 @@ def memory(result: Result) -> list[Section]:
 
 
 def preprocess(result: Result) -> list[Section]:
-    """Milliseconds of each contender, a table a task."""
+    """Milliseconds of each contender, in one table a task."""
     blocks: list[Block] = []
     for task, rows in result["tables"].items():
         if isinstance(rows, Sequence) and rows and all("milliseconds" in row and "contender" in row for row in rows):
@@ -72,7 +74,7 @@ def preprocess(result: Result) -> list[Section]:
 
 
 def footprint(result: Result) -> list[Section]:
-    """Install size, opening, memory."""
+    """Install size, time to open and memory."""
     rows = [("install, MB", number(result["install_total_bytes"] / 1e6), "-")]
     for name in ("import_seconds", "open_seconds", "first_picture_seconds", "peak_bytes", "resident_bytes"):
         scale, unit = (1e-6, "MB") if name.endswith("bytes") else (1.0, "s")
@@ -83,13 +85,13 @@ def footprint(result: Result) -> list[Section]:
 
 
 def parts(result: Result) -> list[Section]:
-    """What became of each part of `rar-bench all`."""
+    """The outcome of each part of `rar-bench all`."""
     told = [(row["name"], row["state"], number(row["seconds"]), row["why"]) for row in result["parts"]]
     return [Section("Parts of the run", [Table(("part", "", "s", "why"), told)])]
 
 
 def generic(name: str, result: Result) -> list[Section]:
-    """Any result's figures, by their place in the file."""
+    """All numbers of any other result, by their place in the file."""
     skipped = ("environment", "command", "memory", "encoder", "format", "benchmark", "mllm", "missing")
     leaves = list(_leaves({key: value for key, value in result.items() if key not in skipped}))
     blocks: list[Block] = [Table(("figure", "value"), leaves[:_MOST_ROWS])]
@@ -100,13 +102,13 @@ def generic(name: str, result: Result) -> list[Section]:
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
-        for key, own in value.items():
-            yield from _leaves(own, f"{place}, {key}" if place else str(key))
-    elif isinstance(value, list) and any(isinstance(own, (list, Mapping)) for own in value):
-        for position, own in enumerate(value):
-            yield from _leaves(own, f"{place} {position + 1}")
+        for key, item in value.items():
+            yield from _leaves(item, f"{place}, {key}" if place else str(key))
+    elif isinstance(value, list) and any(isinstance(item, (list, Mapping)) for item in value):
+        for position, item in enumerate(value):
+            yield from _leaves(item, f"{place} {position + 1}")
     elif isinstance(value, list):
-        yield place, ", ".join(number(own) if isinstance(own, float) else str(own) for own in value)
+        yield place, ", ".join(number(item) if isinstance(item, float) else str(item) for item in value)
     elif isinstance(value, float):
         yield place, number(value)
     elif value is not None:
@@ -114,7 +116,7 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _frontier(rows: Sequence[Result]) -> list[tuple[float, float]]:
-    # What finds everything has no place on the axis.
+    # A recall of 100 % has no place on the logarithmic axis.
     return [(min(recall, 99.99), speed) for recall, speed in frontier(rows, 1)]
 
 

@@ -1,0 +1,1 @@
+"""A live source for an hour: latency, memory and dropped frames."""

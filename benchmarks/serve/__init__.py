@@ -1,0 +1,1 @@
+"""A server under load, beside the library in the same run."""
