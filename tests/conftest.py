@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,24 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-pytest_plugins = ["tiny_grain", "tiny_mllm"]
+# Nothing is fetched: a folder that is not there would be asked for at a model hub, again and again.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+pytest_plugins = ["light", "tiny_grain", "tiny_mllm"]
 
 # No deadline: the machine may be shared. Derandomised: a run can be repeated.
 settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("rar")
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed may hold bytes of a path that are not UTF-8, which no other process can be sent."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own
@@ -57,15 +70,15 @@ CLASS_PHOTOS = {"cat": "chelsea.png", "coffee": "coffee.png", "grass": "grass.pn
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Real photos that scikit-image and scikit-learn ship."""
-    from rar.export.photos import package_photos
+    from rar.export.pictures.photos import package_photos
 
     return package_photos()
 
 
 @pytest.fixture(scope="session")
-def tiny_openclip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tiny_openclip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An open_clip model configuration and a checkpoint of seeded random weights."""
-    open_clip = pytest.importorskip("open_clip")
+    import open_clip
     import torch
 
     folder = tmp_path_factory.mktemp("openclip")
@@ -86,22 +99,42 @@ def tiny_openclip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_openclip: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with an encoder and no memory. Shared: copy it before writing."""
+def openclip_bundle(tiny_openclip: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the encoder `tiny_openclip` and no memory. Shared: copy it before writing."""
     from rar.export.cli import main
 
     config, checkpoint = tiny_openclip
-    out = tmp_path_factory.mktemp("tiny") / "bundle"
+    out = tmp_path_factory.mktemp("openclip-bundle") / "bundle"
     assert main(["clip", str(out), "--model", str(config), "--pretrained", str(checkpoint)]) == 0
     return out
 
 
 @pytest.fixture(scope="session")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter bundle, as shipped: int8, a memory of the 1,000 ImageNet names. Shared: copy before writing."""
-    from rar.export.starter import export_starter
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an encoder and no memory, made without PyTorch. Shared: copy it before writing."""
+    from tiny_clip import write_tiny
 
-    return made_once("starter", export_starter, tmp_path_factory)
+    out = tmp_path_factory.mktemp("tiny") / "bundle"
+    write_tiny(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter bundle, as shipped: int8, a memory of the 1,000 ImageNet names. Shared: copy before writing.
+
+    It is made as where PyTorch and what comes with it are not installed.
+    """
+    absent = ("torch", "torchvision", "transformers", "open_clip", "timm", "peft", "accelerate", "onnxscript", "scipy")
+
+    def make(out: Path) -> None:
+        code = (
+            f"import sys; sys.modules.update(dict.fromkeys({absent!r})); "
+            "from rar.export.cli import main; sys.exit(main(['starter', sys.argv[1]]))"
+        )
+        subprocess.run([sys.executable, "-c", code, str(out)], check=True)
+
+    return made_once("starter", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -131,24 +164,34 @@ def labelled_folder(photos: list[Path], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.fixture(scope="session")
-def pictures_bundle(tiny_bundle: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of four classes, three of them with descriptions; ranks by WCA. Shared: copy before writing."""
-    from rar.export.labelled import read_images
-    from rar.export.memory import MemorySource, build_memory
+def add_pictures(encoder: Path, pictures: Path, out: Path) -> Path:
+    """A copy of a bundle, with a memory of `labelled_folder` and `DESCRIPTIONS` that ranks by WCA."""
+    from rar.export.memory.build import MemorySource, build_memory
+    from rar.export.pictures.labelled import read_images
     from rar.runtime import Bundle
 
-    out = tmp_path_factory.mktemp("pictures") / "bundle"
-    shutil.copytree(tiny_bundle, out)
-    source = MemorySource(images=read_images(labelled_folder), descriptions=DESCRIPTIONS)
+    shutil.copytree(encoder, out)
+    source = MemorySource(images=read_images(pictures), descriptions=DESCRIPTIONS)
     build_memory(Bundle.open(out), source, dim="8", text_weight=0.0, rank="wca", provider="cpu")
     return out
 
 
 @pytest.fixture(scope="session")
+def pictures_bundle(tiny_bundle: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of four classes, three of them with descriptions; ranks by WCA. Shared: copy before writing."""
+    return add_pictures(tiny_bundle, labelled_folder, tmp_path_factory.mktemp("pictures") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def openclip_pictures(openclip_bundle: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `pictures_bundle`, with an encoder that PyTorch has too."""
+    return add_pictures(openclip_bundle, labelled_folder, tmp_path_factory.mktemp("openclip-pictures") / "bundle")
+
+
+@pytest.fixture(scope="session")
 def names_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class names only. Shared: copy before writing."""
-    from rar.export.memory import MemorySource, build_memory
+    from rar.export.memory.build import MemorySource, build_memory
     from rar.runtime import Bundle
 
     out = tmp_path_factory.mktemp("names") / "bundle"
@@ -214,6 +257,19 @@ def noise() -> Callable[..., np.ndarray[Any, np.dtype[np.uint8]]]:
         return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def no_gpu() -> None:
+    """Skips a test that is about machines without a GPU where there is one."""
+    from rar.runtime import ProviderError
+    from rar.runtime.session.cuda.gpu import find_gpu
+
+    try:
+        found = find_gpu()
+    except ProviderError:
+        return
+    pytest.skip(f"this is about machines without a GPU, and here is a {found.name}")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import resource
+import signal
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ import numpy.typing as npt
 from memories import Floats, add_part, unit
 
 from rar.runtime import Candidate, Memory
-from rar.runtime.bundle import stage
-from rar.runtime.files import write_json
+from rar.runtime.bundle.change import stage
+from rar.runtime.bundle.files import write_json
 from rar.runtime.memory import MODALITIES, Modality
 
 WIDTH = 12
@@ -45,6 +48,12 @@ class Model:
         for names in self.tags.values():
             names.discard(label)
 
+    def drop(self, label: str, sources: Collection[str]) -> None:
+        own = self.entries["pictures"]
+        self.entries["pictures"] = [entry for entry in own if entry[0] != label or entry[1] not in sources]
+        if not any(entry[0] == label for own in self.entries.values() for entry in own):
+            self.remove(label)
+
     def relabel(self, old: str, new: str) -> None:
         place = self.classes.index(old)
         if new in self.classes:
@@ -74,7 +83,8 @@ class Model:
             for label in total:
                 best = sorted((cosine for other, cosine in own if other == label), reverse=True)[: self.pool]
                 total[label] += weight * (float(np.mean(best)) if best else floor)
-        return total
+        # A cosine of rounded vectors may be a little more.
+        return {label: min(1.0, max(-1.0, similarity)) for label, similarity in total.items()}
 
     def _active(self) -> dict[Modality, float]:
         weights: dict[Modality, float] = {"pictures": 1 - self.text_weight, "texts": self.text_weight}
@@ -134,3 +144,16 @@ def build(root: Path, text_weight: float = 0.0, pool: int = 1, each: int = 3, se
         write_json(staging.folder / "tags.json", {tag: sorted(names) for tag, names in tags.items()})
     assert tuple(model.entries) == MODALITIES
     return model
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Files cannot grow beyond so many bytes: what a full disk does, as far as a process may do it to itself."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -48,11 +48,11 @@ class Squares:
 
 
 @pytest.fixture(scope="session")
-def micro_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def micro_bundle(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with the encoder of a micro network of seeded random weights, no memory. Shared: copy before writing."""
     import torch
 
-    from rar.export.clip import export_clip
+    from rar.export.encoder.export import export_clip
     from rar.export.grain.export import dual_encoder
     from rar.export.grain.model import Grain
 

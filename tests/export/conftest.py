@@ -1,3 +1,4 @@
+# ruff: noqa: S106  # tokens of a vocabulary are no passwords
 """Tiny random models in the layouts that people have on disk."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def hugging_face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hugging_face_clip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random transformers CLIP with OpenAI's own vocabulary, which open_clip ships."""
     import torch
     import transformers
@@ -46,13 +47,13 @@ def hugging_face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hugging_face_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hugging_face_siglip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random transformers SigLIP with a small sentencepiece model trained on the spot."""
     import sentencepiece
     import torch
     import transformers
 
-    from rar.export.parity import sample_strings
+    from rar.export.encoder.parity import sample_strings
 
     folder = tmp_path_factory.mktemp("hf-siglip")
     corpus = folder / "corpus.txt"
@@ -73,5 +74,80 @@ def hugging_face_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers.SiglipModel(config).save_pretrained(folder)
     transformers.SiglipImageProcessor(
         size={"height": 32, "width": 32}, resample=3, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_siglip2(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SigLIP 2: SigLIP with Gemma's tokens, which keep upper case."""
+    import torch
+    import transformers
+    from tiny_mllm import sentencepiece_like
+    from tokenizers import processors
+
+    folder = tmp_path_factory.mktemp("hf-siglip2")
+    made = sentencepiece_like("none")
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", unk_token="<unk>", pad_token="<unk>", padding_side="right"
+    )
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(
+        text_config={**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32},
+        vision_config={**shape, "image_size": 32, "patch_size": 8},
+    )
+    transformers.SiglipModel(config).save_pretrained(folder)
+    transformers.SiglipImageProcessor(
+        size={"height": 32, "width": 32}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_metaclip2(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random MetaCLIP 2: CLIP with the tokens of XLM-V, a sentencepiece model that ends a text by 2."""
+    import torch
+    import transformers
+    from tiny_mllm import sentencepiece_like
+    from tokenizers import processors
+
+    folder = tmp_path_factory.mktemp("hf-metaclip2")
+    made = sentencepiece_like("first")
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.MetaClip2Config(
+        text_config={**shape, "vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        vision_config={**shape, "image_size": 32, "patch_size": 8},
+        projection_dim=24,
+    )
+    transformers.MetaClip2Model(config).save_pretrained(folder)
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_dinov2(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random DINOv2: a picture tower alone."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("hf-dinov2")
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    transformers.Dinov2Model(config).save_pretrained(folder)
+    transformers.BitImageProcessor(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, resample=3
     ).save_pretrained(folder)
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import tree
 
 from rar.export.cli import main
 from rar.runtime import Bundle, Memory
@@ -24,10 +25,6 @@ def fails(capsys: Capture, *argv: object) -> str:
     assert len(err.splitlines()) == 1, err
     assert err.startswith(f"rar-export {argv[0]}: ")
     return err
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -86,8 +83,16 @@ class TestMemory:
             for arg in options
         ]
         assert main(["memory", str(own), *argv, "--dim", "8"]) == 0
-        assert capsys.readouterr().out == f"{own}: {said}\n"
-        assert Memory.open(own).text_weight == weight
+        out = capsys.readouterr().out
+        memory = Memory.open(own)
+        assert memory.text_weight == weight
+        # Where there are enough pictures to measure it, a line tells what the discriminant finds.
+        head, *lines = [line for line in out.splitlines() if not line.startswith("discriminant: ")]
+        assert head.split()[: 1 + len(memory.parts)] == ["class", *memory.parts]
+        assert {line.split()[0] for line in lines[: len(memory.labels)]} == set(memory.labels)
+        assert lines[len(memory.labels) : -1] == f"{own}: {said}".splitlines()
+        assert lines[-1].startswith("next: `rar-recognize ")
+        assert ("discriminant: " in out) <= (memory.discriminant is not None)
 
     def test_a_csv_with_shots_and_a_seed(self, own: Path, labelled_folder: Path, tmp_path: Path) -> None:
         source = tmp_path / "train.csv"
@@ -106,10 +111,11 @@ class TestMemory:
         copy = tmp_path / "copy"
         argv = ["memory", str(own), "--classes", str(inputs / "classes.txt"), "--dim", "none", "--out", str(copy)]
         assert main(argv) == 0
-        assert capsys.readouterr().out.startswith(f"{copy}: ")
+        assert f"\n{copy}: " in capsys.readouterr().out
         assert tree(own) == before
         assert Memory.open(copy).labels == ["cat", "rocket", "zebra"]
-        assert sorted(os.listdir(copy)) == ["bundle.json", "clip", "memory"]
+        # `checks`: what passed when the graphs were first used there.
+        assert sorted(os.listdir(copy)) == ["bundle.json", "checks", "clip", "memory"]
 
     @pytest.mark.parametrize("rank", ["none", "wca"])
     def test_the_default_ranker_can_be_chosen(self, own: Path, inputs: Path, rank: str) -> None:
@@ -215,13 +221,19 @@ class TestIndexOptions:
         np.save(inputs / "many.npy", np.random.default_rng(0).normal(size=(300, 32)))
         (inputs / "many.txt").write_text("cat\nrocket\n" * 150)
         files = ["--embeddings", str(inputs / "many.npy"), "--labels", str(inputs / "many.txt")]
-        options = ["--dim", "1/2", "--reducer", "random", "--dtype", "i8", "--shards", "2", "--pool", "3"]
+        options = ["--dim", "1/2", "--reducer", "truncate", "--dtype", "i8", "--shards", "2", "--pool", "3"]
         assert main(["memory", str(own), *files, "--tags", str(inputs / "tags.json"), *options]) == 0
         assert Memory.open(own).tags == {"pet": ["cat"]}
         capsys.readouterr()
         assert main(["inspect", str(own)]) == 0
         out = capsys.readouterr().out
-        for word in ("pool: 3", "to 16 dimensions by random, asked for 1/2", "stored in i8", "shards 2", "recall@10 "):
+        for word in (
+            "pool: 3",
+            "to 16 dimensions by truncate, asked for 1/2",
+            "stored in i8",
+            "shards 2",
+            "recall@10 ",
+        ):
             assert word in out
         assert main(["verify", str(own)]) == 0
 

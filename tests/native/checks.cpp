@@ -1,23 +1,30 @@
 // What cannot be reached from Python, under the sanitizers: the thread pool, the geometry and the weights.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <memory>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "axis.h"
+#include "base/thread_pool.h"
 #include "check.h"
 #include "checks_memory.h"
 #include "dispatch.h"
-#include "geometry.h"
-#include "normalize.h"
-#include "packed_axis.h"
-#include "thread_pool.h"
-#include "wanted.h"
+#include "picture/axis.h"
+#include "picture/geometry.h"
+#include "picture/normalize.h"
+#include "picture/packed_axis.h"
+#include "picture/raster.h"
+#include "picture/resample.h"
+#include "picture/wanted.h"
 
 namespace {
 
@@ -63,6 +70,29 @@ void pool_serves_many_callers_at_once() {
     CHECK(runs == 6 * 100 * 7);
 }
 
+// ThreadSanitizer ends a child that starts threads.
+#ifndef RAR_NO_FORK
+void pool_of_a_forked_child_works_and_ends() {
+    auto used = std::make_unique<rar::ThreadPool>(4);
+    auto inherited = std::make_unique<rar::ThreadPool>(4);
+    for (rar::ThreadPool* pool : {used.get(), inherited.get()}) pool->run(100, [](std::size_t) {});
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(60);  // instead of waiting for ever
+        std::atomic<int> runs{0};
+        used->run(100, [&](std::size_t) { ++runs; });
+        used.reset();
+        inherited.reset();
+        _exit(runs == 100 ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+}
+#else
+void pool_of_a_forked_child_works_and_ends() {}
+#endif
+
 void crop_follows_torchvision() {
     // Resize(224) of 1920x1080 gives 398x224; CenterCrop takes round(87.0) = 87 off the left.
     const rar::Placement wide = rar::place(1920, 1080, 224, 224, rar::Fit::kCrop);
@@ -105,6 +135,45 @@ void weights_stay_below_two_and_sum_to_one() {
                     const std::int64_t taps = axis.offsets[i + 1] - axis.offsets[i];
                     CHECK(std::abs(sum - (1 << rar::kPrecisionBits)) <= taps);
                     CHECK(axis.starts[i] >= 0 && axis.starts[i] + taps <= in);
+                }
+            }
+        }
+    }
+}
+
+// Black beside white, which the filters with negative lobes carry beyond both ends, in every pass and kind of result.
+void every_level_resizes_as_the_scalar_code() {
+    const std::int64_t width = 61, height = 203;
+    const rar::Raster picture(width, height);
+    for (std::int64_t y = 0; y < height; ++y) {
+        for (std::int64_t x = 0; x < width * rar::kChannels; ++x) {
+            const std::int64_t noise = (x * 7919 + y * 104729) % 1021;
+            picture.row(y)[x] = static_cast<std::uint8_t>(noise % 3 == 0 ? noise : noise % 2 * 255);
+        }
+    }
+    const rar::Normalizer normalizer({0.48145466, 0.4578275, 0.40821073}, {0.26862954, 0.26130258, 0.27577711});
+    const rar::Normalizer divided({0.0, 0.5, 1.0}, {1.0, 1.0 / 3, 1e-40});
+    CHECK(!divided.scaling.inverse_is_exact);
+    for (const rar::Filter filter : {rar::Filter::kBox, rar::Filter::kBilinear, rar::Filter::kHamming,
+                                     rar::Filter::kBicubic, rar::Filter::kLanczos}) {
+        for (const auto& [out_width, out_height] : {std::pair<std::int64_t, std::int64_t>{37, 50}, {90, 7}, {3, 230}}) {
+            for (const rar::PixelType type :
+                 {rar::PixelType::kUint8, rar::PixelType::kFloat32, rar::PixelType::kFloat16}) {
+                for (const rar::Normalizer* const scale : {&normalizer, &divided}) {
+                    const auto resized = [&](const rar::Kernels* kernels) {
+                        std::vector<std::uint8_t> out(static_cast<std::size_t>(out_width * out_height * 3 * 4));
+                        const rar::Canvas canvas{out.data(), out_width, out_height, type, scale};
+                        rar::resample(kernels, picture.view(), nullptr,
+                                      {rar::resize_axis(width, out_width, 0, out_width, filter), kernels},
+                                      {rar::resize_axis(height, out_height, 0, out_height, filter), kernels},
+                                      rar::pass_order(width, height, out_width, out_height), 0, out_height, canvas, 0,
+                                      0);
+                        return out;
+                    };
+                    const std::vector<std::uint8_t> reference = resized(nullptr);
+                    for (const std::string& level : rar::simd_levels()) {
+                        CHECK(resized(rar::kernels_of(level)) == reference);
+                    }
                 }
             }
         }
@@ -185,19 +254,26 @@ void bad_settings_throw() {
 
 }  // namespace
 
-int main() {
+// The arguments, if there are any, are the levels that there must be.
+int main(int argc, char** argv) {
+    const std::vector<std::string> levels = rar::simd_levels();
+    for (const std::string& level : levels) std::printf("%s ", level.c_str());
+    std::fflush(stdout);
+    CHECK(argc == 1 || levels == std::vector<std::string>(argv + 1, argv + argc));
     pool_runs_every_task_once();
     pool_hands_on_an_exception_and_works_on();
     pool_serves_many_callers_at_once();
+    pool_of_a_forked_child_works_and_ends();
     crop_follows_torchvision();
     extreme_sides_stay_in_range();
     weights_stay_below_two_and_sum_to_one();
+    every_level_resizes_as_the_scalar_code();
     packed_groups_cover_the_taps();
     wanted_parts_come_in_runs();
     usual_inverses_are_exact();
     halves_round_to_even_and_overflow_to_infinity();
     bad_settings_throw();
     check_memory();
-    std::puts("all checks passed");
+    std::puts("– all checks passed");
     return 0;
 }

@@ -13,15 +13,16 @@
 #include <string>
 #include <vector>
 
+#include "base/shared_pool.h"
 #include "check.h"
 #include "dispatch.h"
-#include "exact_search.h"
-#include "graph.h"
 #include "graph_file.h"
-#include "graph_search.h"
-#include "order.h"
-#include "shared_pool.h"
-#include "visited_set.h"
+#include "search/exact_search.h"
+#include "search/graph.h"
+#include "search/graph_search.h"
+#include "search/order.h"
+#include "search/query_form.h"
+#include "search/visited_set.h"
 
 namespace {
 
@@ -30,18 +31,14 @@ using Row = std::unique_ptr<std::uint8_t[]>;
 // Small whole numbers in every kind of scalar: sums of their products are exact in any order.
 void fill(rar::Scalar scalar, std::int64_t dim, std::mt19937& chance, std::uint8_t* row) {
     for (std::int64_t d = 0; d < rar::bytes_of(scalar, dim); ++d) row[d] = static_cast<std::uint8_t>(chance());
-    if (scalar == rar::Scalar::kB1 || scalar == rar::Scalar::kI8) return;
+    if (scalar == rar::Scalar::kI8) return;
     for (std::int64_t d = 0; d < dim; ++d) {
         const auto value = static_cast<float>(chance() % 4);
-        std::uint32_t wide;
-        std::memcpy(&wide, &value, sizeof wide);
-        const auto brain = static_cast<std::uint16_t>(wide >> 16);
         constexpr std::uint16_t kHalves[4] = {0x0000, 0x3c00, 0x4000, 0x4200};
         const std::uint16_t half = kHalves[static_cast<int>(value)];
         const std::int64_t bytes = rar::bytes_of(scalar, 1);
-        const void* const source = scalar == rar::Scalar::kF32    ? static_cast<const void*>(&wide)
-                                   : scalar == rar::Scalar::kBf16 ? static_cast<const void*>(&brain)
-                                                                  : static_cast<const void*>(&half);
+        const void* const source =
+            scalar == rar::Scalar::kF32 ? static_cast<const void*>(&value) : static_cast<const void*>(&half);
         std::memcpy(row + d * bytes, source, static_cast<std::size_t>(bytes));
     }
 }
@@ -63,11 +60,11 @@ void every_level_measures_as_the_scalar_code() {
             const std::int64_t query_count = 5;
             std::vector<float> queries(static_cast<std::size_t>(dim * query_count));
             for (float& value : queries) value = static_cast<float>(chance() % 9) - 4.0f;
-            const void* const query = scalar == rar::Scalar::kB1 ? static_cast<const void*>(rows[0])
-                                                                 : static_cast<const void*>(queries.data());
             const auto measured = [&](const rar::Distances& distances) {
                 std::vector<float> out(rows.size());
-                distances.compare[kind](query, dim, rows.data(), static_cast<std::int64_t>(rows.size()), out.data());
+                const rar::QueryForm form(distances, scalar, queries.data(), dim);
+                distances.compare[kind](form.data(), dim, rows.data(), static_cast<std::int64_t>(rows.size()),
+                                        out.data());
                 return out;
             };
             const auto multiplied = [&](const rar::Distances& distances) {
@@ -80,6 +77,51 @@ void every_level_measures_as_the_scalar_code() {
             for (const std::string& level : rar::simd_levels()) {
                 CHECK(measured(*rar::distances_of(level)) == measured(*rar::scalar_distances()));
                 CHECK(!dots || multiplied(*rar::distances_of(level)) == multiplied(*rar::scalar_distances()));
+            }
+        }
+    }
+}
+
+// Queries between the steps of an int8 index, as they come out of a reduction, some far beyond its range.
+void int8_distances_hold_their_bound() {
+    std::mt19937 chance(3);
+    for (std::int64_t dim = 1; dim <= 140; ++dim) {
+        for (const double spread : {1e-15, 0.01, 1.0, 40.0, 1e4, 1e15}) {
+            std::normal_distribution<double> normal(0.0, spread);
+            std::vector<float> query(static_cast<std::size_t>(dim));
+            for (float& value : query) value = static_cast<float>(normal(chance));
+            std::vector<Row> memory;
+            std::vector<const std::uint8_t*> rows;
+            for (int i = 0; i < 6; ++i) {
+                memory.push_back(std::make_unique<std::uint8_t[]>(static_cast<std::size_t>(dim)));
+                for (std::int64_t d = 0; d < dim; ++d) {
+                    const auto near =
+                        std::lround(std::min(127.0f, std::max(-128.0f, query[static_cast<std::size_t>(d)])));
+                    const long value = i < 3 ? near : static_cast<long>(chance() % 256) - 128;
+                    memory.back()[static_cast<std::size_t>(d)] = static_cast<std::uint8_t>(value);
+                }
+                rows.push_back(memory.back().get());
+            }
+            double largest = 0;
+            for (const float value : query) largest = std::max(largest, std::abs(static_cast<double>(value)));
+            for (const std::string& level : rar::simd_levels()) {
+                const rar::Distances& distances = *rar::distances_of(level);
+                const rar::QueryForm form(distances, rar::Scalar::kI8, query.data(), dim);
+                std::vector<float> out(rows.size());
+                distances.compare[static_cast<int>(rar::Scalar::kI8)](
+                    form.data(), dim, rows.data(), static_cast<std::int64_t>(rows.size()), out.data());
+                for (std::size_t i = 0; i < rows.size(); ++i) {
+                    double truth = 0;
+                    for (std::int64_t d = 0; d < dim; ++d) {
+                        const auto at = static_cast<std::size_t>(d);
+                        const double difference =
+                            query[at] - static_cast<double>(static_cast<std::int8_t>(rows[i][at]));
+                        truth += difference * difference;
+                    }
+                    const double rounding = static_cast<double>(dim + 8) * 0x1p-24 * truth;
+                    const double fixed = 0x1p-29 * largest * std::sqrt(static_cast<double>(dim) * truth);
+                    CHECK(std::abs(static_cast<double>(out[i]) - truth) <= std::max(rounding, fixed + 0x1p-24 * truth));
+                }
             }
         }
     }
@@ -271,6 +313,7 @@ void exact_search_stays_inside_the_vectors() {
 
 void check_memory() {
     every_level_measures_as_the_scalar_code();
+    int8_distances_hold_their_bound();
     halves_are_widened_alike();
     ranks_order_as_their_distances();
     nearest_keeps_the_least();

@@ -1,4 +1,4 @@
-// Feeds random inputs to the fuzz target where libFuzzer is not to be had.
+// Feeds random inputs to the fuzz target if libFuzzer is not available.
 //
 //     fuzz SECONDS [SEED]
 #include <chrono>

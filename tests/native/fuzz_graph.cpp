@@ -10,12 +10,12 @@
 #include <stdexcept>
 #include <vector>
 
+#include "base/shared_pool.h"
 #include "check.h"
 #include "dispatch.h"
-#include "graph.h"
 #include "graph_file.h"
-#include "graph_search.h"
-#include "shared_pool.h"
+#include "search/graph.h"
+#include "search/graph_search.h"
 
 namespace {
 

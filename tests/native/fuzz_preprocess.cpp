@@ -5,10 +5,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "dispatch.h"
-#include "preprocessor.h"
+#include "picture/preprocessor.h"
 
 namespace {
 
@@ -64,19 +65,18 @@ Picture picture(Bytes& bytes) {
     return result;
 }
 
-std::vector<rar::Region> regions(Bytes& bytes, const rar::ImageView& frame, const std::vector<std::uint8_t>& mask) {
+std::vector<rar::Region> regions(Bytes& bytes, const rar::ImageView& frame) {
     const rar::Rect whole{0, 0, frame.width, frame.height};
     std::vector<rar::Region> result;
     for (std::int64_t count = bytes.below(4); count > 0; --count) {
-        rar::Region region{rect_inside(bytes, whole), {}, 0.0, std::nullopt};
+        rar::Region region{rect_inside(bytes, whole), {}, 0.0};
         region.around = region.box;
         region.around.x0 -= bytes.below(60);
         region.around.y0 -= bytes.below(60);
         region.around.x1 += bytes.below(60);
         region.around.y1 += bytes.below(60);
-        if (bytes.below(2) == 0) region.around = rar::intersection(region.around, whole);
+        region.around = rar::intersection(region.around, whole);
         region.sigma = static_cast<double>(bytes.below(4) == 0 ? bytes.below(10000) : bytes.below(300)) / 16.0;
-        if (bytes.below(4) == 0) region.mask = rar::MaskView{mask.data(), frame.width};
         result.push_back(region);
     }
     return result;
@@ -97,13 +97,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const int threads = 1 + static_cast<int>(bytes.below(3));
     const rar::PixelType type = bytes.below(3) == 0 ? rar::PixelType::kFloat16 : rar::PixelType::kFloat32;
     const std::size_t item = type == rar::PixelType::kFloat16 ? 2 : 4;
-    const rar::RegionStyle style{static_cast<rar::Surround>(bytes.below(3)),
-                                 static_cast<rar::BlurMethod>(bytes.below(2)),
-                                 {3, 200, 100},
-                                 bytes.below(3) == 0 ? static_cast<double>(bytes.below(100)) / 8.0 : 0.0};
-    const std::vector<std::uint8_t> mask(source.memory.begin(),
-                                         source.memory.begin() + source.view.width * source.view.height);
-    const std::vector<rar::Region> boxes = regions(bytes, source.view, mask);
+    const std::int64_t chosen = bytes.below(3);
+    std::optional<rar::BlurMethod> method;
+    if (chosen > 0) method = static_cast<rar::BlurMethod>(chosen - 1);
+    const std::vector<rar::Region> boxes = regions(bytes, source.view);
     const std::vector<rar::ImageView> images(1 + static_cast<std::size_t>(bytes.below(2)), source.view);
     const std::size_t planes = static_cast<std::size_t>(rar::kChannels * out * out) * item;
 
@@ -112,7 +109,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         rar::Preprocessor preprocessor(settings, normalizer, rar::kernels_of(level), threads);
         const auto result = std::make_unique<std::uint8_t[]>(planes * (images.size() + boxes.size()));
         preprocessor.run(images, result.get(), type);
-        preprocessor.run_regions(source.view, boxes, style, settings.fit, result.get() + planes * images.size(), type);
+        preprocessor.run_regions(source.view, boxes, method, settings.fit, result.get() + planes * images.size(), type);
         if (reference.empty()) {
             reference.assign(result.get(), result.get() + planes * (images.size() + boxes.size()));
         } else if (std::memcmp(reference.data(), result.get(), reference.size()) != 0) {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "scalar.h"
+#include "search/scalar.h"
 
 struct GraphFile {
     rar::Scalar scalar = rar::Scalar::kF32;
@@ -21,7 +21,7 @@ struct GraphFile {
     std::function<std::vector<std::uint32_t>(std::uint32_t, int)> links;
 
     std::vector<std::uint8_t> bytes() const {
-        constexpr std::uint8_t kKinds[rar::kScalars] = {11, 12, 4, 23, 1};
+        constexpr std::uint8_t kKinds[rar::kScalars] = {11, 12, 23};
         const auto count = static_cast<std::uint32_t>(levels.size());
         const auto row_bytes = static_cast<std::uint32_t>(rar::bytes_of(scalar, static_cast<std::int64_t>(dim)));
         std::vector<std::uint8_t> out;
@@ -35,7 +35,7 @@ struct GraphFile {
         const std::size_t head = out.size();
         for (const char letter : std::string("usearch")) out.push_back(static_cast<std::uint8_t>(letter));
         for (const std::uint16_t version : {2, 23, 0}) put(out, version);
-        out.push_back(scalar == rar::Scalar::kB1 ? 'b' : 'e');
+        out.push_back('e');
         for (const std::uint8_t kind : {kKinds[static_cast<int>(scalar)], std::uint8_t{14}, std::uint8_t{15}}) {
             out.push_back(kind);
         }

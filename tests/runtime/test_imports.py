@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = (
     *("torch", "torchvision", "transformers", "open_clip", "timm", "optimum"),
-    *("onnx", "onnxscript", "sklearn", "skimage"),
+    *("onnx", "onnxscript", "sklearn", "skimage", "av"),
 )
 
 # As if the heavy packages were not installed: an import of one raises ModuleNotFoundError.
@@ -22,7 +22,10 @@ def python(code: str, *argv: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_loads_no_heavy_package() -> None:
-    code = "import sys, json, rar.runtime, rar.runtime.cli, rar.export.cli; print(json.dumps(sorted(sys.modules)))"
+    code = (
+        "import sys, json, rar.runtime, rar.runtime.cli.recognize, rar.export.cli; "
+        "print(json.dumps(sorted(sys.modules)))"
+    )
     run = python(code)
     assert run.returncode == 0, run.stderr
     assert not set(HEAVY) & set(json.loads(run.stdout))
@@ -34,7 +37,7 @@ def own(pictures_bundle: Path, writable: Callable[[Path], Path]) -> Path:
 
 
 def test_recognize_runs_without(own: Path, class_pictures: list[Path]) -> None:
-    code = BLOCK + "from rar.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = BLOCK + "from rar.runtime.cli.recognize import main; sys.exit(main(sys.argv[1:]))"
     run = python(code, own, class_pictures[0], "--k", 2, "--json")
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout)["retrieved"][0] == "cat"

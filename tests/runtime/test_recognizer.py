@@ -1,6 +1,7 @@
 """The loop: every picture answered or failed alone, in order, the same however it is called."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from rar.export.labelled import read_images
-from rar.export.memory import MemorySource, build_memory
+from rar.export.memory.build import MemorySource, build_memory
+from rar.export.pictures.labelled import read_images
 from rar.runtime import (
     Bundle,
     BundleError,
+    Frame,
     ImageError,
     InputError,
     ProviderError,
@@ -24,8 +26,10 @@ from rar.runtime import (
     Result,
     WcaOptions,
 )
-from rar.runtime.clip import Clip
-from rar.runtime.memory import Entry
+from rar.runtime.bundle.change import annotate
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.loop import Asked, RegionsAsked
+from rar.runtime.memory import Entry, Memory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -272,7 +276,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("rank", ["mllm2", "", "WCA"])
     def test_unknown_rank(self, recognizer: Recognizer, class_pictures: list[Path], rank: Any) -> None:
-        with pytest.raises(InputError, match="unknown; choose none, wca, grain, mllm"):
+        with pytest.raises(InputError, match="unknown; choose none, discriminant, wca, grain, mllm"):
             recognizer.recognize(class_pictures, k=2, rank=rank)
 
     def test_unknown_provider(self, pictures_bundle: Path) -> None:
@@ -380,7 +384,7 @@ class TestDamagedBundle:
 
     def test_an_encoder_that_is_no_graph(self, own: Path, replace_file: Callable[..., Path]) -> None:
         replace_file(own, "clip", "visual.onnx", b"garbage")
-        with pytest.raises(BundleError, match=r"visual\.onnx: ONNX Runtime cannot load it"):
+        with pytest.raises(BundleError, match=r"visual\.onnx: is no ONNX graph"):
             Clip(Bundle.open(own), "cpu")
 
     @pytest.mark.parametrize("name", ["index.usearch", "vectors.npy", "entries.npy", "reduction.npz"])
@@ -554,7 +558,7 @@ class TestGrowth:
             recognizer.memory.add(photo, ["noise"])
             recognizer.memory.close()
         build_memory(Bundle.open(own), source, dim="8", provider="cpu")
-        assert Bundle.open(own).component("memory").fingerprint == fingerprint  # so the log would have fitted
+        assert Bundle.open(own).component("memory").fingerprint != fingerprint  # or the log would have fitted
         assert len(Recognizer.open(own, "cpu").memory.labels) == 4
 
     def test_more_pictures_than_one_batch_and_any_form(self, own: Path, class_pictures: list[Path]) -> None:
@@ -572,6 +576,29 @@ class TestFilter:
             for result in recognizer.recognize(class_pictures, k=2, rank=rank, labels=["cat", "grass"]):  # type: ignore[arg-type]
                 assert {c.label for c in result.candidates} == {"cat", "grass"}
 
+    def test_without_k_there_are_as_many_candidates_as_classes_are_left(
+        self, recognizer: Recognizer, class_pictures: list[Path]
+    ) -> None:
+        for labels, count in ((["cat", "grass"], 2), (["cat"], 1), (None, 4)):
+            for k in ({}, {"k": None}):
+                (result,) = recognizer.recognize(class_pictures[0], rank="none", labels=labels, **k)
+                assert len(result.candidates) == count
+        (query,) = recognizer.queries(class_pictures[:1])
+        assert len(query.candidates) == 4  # type: ignore[union-attr]
+
+    def test_without_k_there_are_five_of_more_classes(
+        self, pictures_bundle: Path, writable: Callable[[Path], Path], class_pictures: list[Path]
+    ) -> None:
+        with Recognizer.open(writable(pictures_bundle), "cpu") as own:
+            own.memory.add(class_pictures[:3], ["a", "b", "c"])
+            (result,) = own.recognize(class_pictures[0], rank="none")
+            assert len(result.candidates) == 5
+            assert own.memory.check_k(None) == len(own.memory.search(own.clip.embed_texts(["a"]))[0]) == 5
+
+    def test_a_filter_that_leaves_nothing(self, recognizer: Recognizer) -> None:
+        with pytest.raises(InputError, match="the filter leaves 0 classes"):
+            recognizer.recognize([], labels=[])
+
     def test_what_does_not_fit_is_said_at_once(self, recognizer: Recognizer) -> None:
         with pytest.raises(InputError, match="k=3, but the filter leaves 2 classes"):
             recognizer.stream(iter(()), k=3, labels=["cat", "grass"])
@@ -579,6 +606,89 @@ class TestFilter:
             recognizer.stream(iter(()), k=1, labels=["dog"])
         with pytest.raises(InputError, match="no tag 'pet'"):
             recognizer.stream(iter(()), k=1, tags=["pet"])
+
+
+class TestAsked:
+    def test_what_can_be_asked_is_what_the_calls_take(self, recognizer: Recognizer, class_pictures: list[Path]) -> None:
+        values: dict[str, Any] = {
+            "k": 1, "rank": "none", "gate": "off", "deadline_ms": 1e6, "labels": ["cat"], "tags": None,
+            "unknown": "reject",
+        }  # fmt: skip
+        assert set(values) == set(Asked.__annotations__)
+        assert recognizer.recognize(class_pictures[0], **values)[0].label == "cat"
+        values |= {"fusion": 0.5, "grow": 1.0, "blur": None, "square": False}
+        assert set(values) == set(RegionsAsked.__annotations__)
+        assert recognizer.recognize_regions(class_pictures[0], [[0, 0, 50, 50]], **values)[0].label == "cat"
+
+    @pytest.mark.parametrize("call", ["recognize", "stream", "stream_regions"])
+    def test_what_cannot_be_asked_is_said_at_once(self, recognizer: Recognizer, call: str) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'kk'"):
+            getattr(recognizer, call)([], kk=1)
+
+
+class TestClosing:
+    def test_nothing_can_be_asked_any_more_and_closing_twice_is_no_error(
+        self, pictures_bundle: Path, class_pictures: list[Path]
+    ) -> None:
+        with Recognizer.open(pictures_bundle, "cpu", wca=WcaOptions(crops=2)) as recognizer:
+            assert recognizer.recognize(class_pictures[0], k=1, rank="wca")[0].label == "cat"
+        recognizer.close()
+        for ask in (
+            lambda: recognizer.recognize(class_pictures[0]),
+            lambda: recognizer.recognize(class_pictures[0], rank="wca"),
+            lambda: recognizer.stream([]),
+            lambda: recognizer.recognize_regions(class_pictures[0], [[0, 0, 9, 9]]),
+            lambda: next(recognizer.queries(class_pictures)),
+        ):
+            with pytest.raises(InputError, match="the recognizer is closed; open the bundle again"):
+                ask()
+
+    def test_the_encoder_is_closed_also_the_tower_that_was_not_loaded_yet(self, pictures_bundle: Path) -> None:
+        recognizer = Recognizer.open(pictures_bundle, "cpu")
+        blank = recognizer.clip.preprocess([np.zeros((9, 9, 3), np.uint8)])
+        recognizer.close()
+        with pytest.raises(InputError, match=r"visual\.onnx: its session is closed"):
+            recognizer.clip.embed_pixels(blank)
+        with pytest.raises(InputError, match=r"text\.onnx: its session is closed"):
+            recognizer.clip.embed_texts(["cat"])
+
+    def test_its_threads_end(self, pictures_bundle: Path, class_pictures: list[Path]) -> None:
+        def decoding() -> int:
+            return sum(thread.name.startswith("rar-decode") for thread in threading.enumerate())
+
+        before = decoding()
+        recognizer = Recognizer.open(pictures_bundle, "cpu", threads=3)
+        recognizer.recognize(class_pictures, k=1, rank="none")
+        assert decoding() > before
+        recognizer.close()
+        assert decoding() == before
+
+    def test_a_stream_that_is_under_way_ends_with_the_same_error(
+        self, pictures_bundle: Path, class_pictures: list[Path]
+    ) -> None:
+        recognizer = Recognizer.open(pictures_bundle, "cpu")
+        frames = (Frame(path, [[0, 0, 40, 40]]) for path in class_pictures)
+        streams = [
+            recognizer.stream(class_pictures, k=1, rank="none", batch_size=1),
+            recognizer.stream_regions(frames, k=1, rank="none", batch_size=1),
+        ]
+        for stream in streams:
+            next(stream)  # type: ignore[call-overload]
+        recognizer.close()
+        for stream in streams:
+            with pytest.raises(InputError, match="the recognizer is closed"):
+                next(stream)  # type: ignore[call-overload]
+
+    def test_another_writer_may_change_the_memory(
+        self, pictures_bundle: Path, writable: Callable[[Path], Path], class_pictures: list[Path]
+    ) -> None:
+        own = writable(pictures_bundle)
+        with Recognizer.open(own, "cpu") as first:
+            first.memory.add(class_pictures[:1], "new")
+            with Recognizer.open(own, "cpu") as second, pytest.raises(BundleError):
+                second.memory.remove("new")
+        with Recognizer.open(own, "cpu") as second:
+            second.memory.remove("new")
 
 
 class TestNames:
@@ -596,3 +706,69 @@ class TestNames:
         np.testing.assert_allclose(together[130:131], clip.embed_texts(texts[130:131]), atol=1e-5)
         assert clip.embed_texts([]).shape == (0, 32)
         assert clip.embed_names([]).shape == (0, 32)
+
+
+def test_it_opens_while_another_process_compacts_and_tunes(
+    pictures_bundle: Path, writable: Callable[[Path], Path]
+) -> None:
+    """Each opening falls on replacements of the memory."""
+    root = writable(pictures_bundle)
+    memory = Memory.open(root)
+    vectors = np.eye(memory.dim, dtype=np.float32)[:1]
+    stop = threading.Event()
+
+    rounds = 0
+
+    def change() -> None:
+        nonlocal rounds
+        while not stop.is_set():
+            memory.add(vectors, ["cat"])
+            memory.compact()
+            annotate(root, "memory", rounds=rounds)
+            rounds += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            opened = 0
+            while (opened < 15 or rounds < 15) and not changing.done():
+                Recognizer.open(root, "cpu", threads=1).close()
+                opened += 1
+        finally:
+            stop.set()
+        changing.result()
+
+
+def test_an_opening_that_fails_on_replaced_files_is_tried_again(
+    pictures_bundle: Path, writable: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = writable(pictures_bundle)
+    real, calls = Clip.__init__, 0
+
+    def replaced(self: Clip, *given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            annotate(root, "memory", note="another process was here")
+            raise BundleError("a file that the new manifest does not name")
+        real(self, *given)
+
+    monkeypatch.setattr(Clip, "__init__", replaced)
+    Recognizer.open(root, "cpu").close()
+    assert calls == 2
+
+
+def test_an_opening_that_fails_for_good_is_not_tried_again(
+    pictures_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def damaged(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise BundleError("damaged")
+
+    monkeypatch.setattr(Clip, "__init__", damaged)
+    with pytest.raises(BundleError, match="damaged"):
+        Recognizer.open(pictures_bundle, "cpu")
+    assert calls == 1

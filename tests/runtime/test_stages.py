@@ -9,31 +9,31 @@ from pathlib import Path
 import pytest
 
 from rar.runtime import Recognizer
-from rar.runtime.stages import note, recorded, stage
+from rar.runtime.stages import in_stage, note, recorded
 
 
 def test_a_stage_is_without_those_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 4.0, 8.0, 16.0])
     monkeypatch.setattr("rar.runtime.stages.perf_counter", lambda: next(clock))
     with recorded() as seconds:
-        with stage("search"), stage("rescore"):  # from 0 to 4; from 1 to 3
+        with in_stage("search"), in_stage("rescore"):  # from 0 to 4; from 1 to 3
             pass
-        with stage("search"):  # from 8 to 16
+        with in_stage("search"):  # from 8 to 16
             pass
     assert seconds == {"search": 1.0 + 1.0 + 8.0, "rescore": 2.0}
 
 
 def test_a_stage_that_fails_is_closed() -> None:
     with recorded() as seconds:
-        with pytest.raises(ValueError, match="broken"), stage("embed"):
+        with pytest.raises(ValueError, match="broken"), in_stage("embed"):
             raise ValueError("broken")
-        with stage("search"):
+        with in_stage("search"):
             pass
     assert list(seconds) == ["embed", "search"]
 
 
 def test_nothing_is_kept_where_nobody_asks() -> None:
-    with stage("embed"):
+    with in_stage("embed"):
         note({"decode": 1.0})
     with recorded() as seconds:
         pass
@@ -42,10 +42,10 @@ def test_nothing_is_kept_where_nobody_asks() -> None:
 
 def test_threads_do_not_see_each_other() -> None:
     def other() -> None:
-        with stage("search"):
+        with in_stage("search"):
             time.sleep(0.001)
 
-    with recorded() as seconds, stage("embed"):
+    with recorded() as seconds, in_stage("embed"):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()

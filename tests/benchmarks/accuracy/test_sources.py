@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from rar.benchmarks.accuracy.sources import Pictures, read
-from rar.export.labelled import LabelledImage
+from rar.export.pictures.labelled import LabelledImage
 from rar.runtime.errors import InputError
-from rar.runtime.images import load_image
+from rar.runtime.picture.load import load_image
 
 
 @pytest.fixture(scope="module")

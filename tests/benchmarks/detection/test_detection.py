@@ -9,9 +9,8 @@ from boxes import annotations, mosaic, write
 from PIL import Image
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.detection import plot
 from rar.benchmarks.detection.scenes import make
-from rar.runtime.annotations import read_annotations
+from rar.runtime.detection.annotations import read_annotations
 from rar.runtime.errors import InputError
 
 
@@ -61,9 +60,9 @@ def test_report(pictures_bundle: Path, folder: Path, capsys: pytest.CaptureFixtu
     assert [point["fusion"] for point in result["proposals"]["CLIP on crops"]] == [0, 0.25, 0.5, 0.75, 1]
     assert result["proposals"]["CLIP on crops"][0]["AP"]["AP50"] > 0
     assert "RAR, retrieval" in capsys.readouterr().out
-    drawing = folder / "scale.svg"
-    assert plot.main([str(out), str(drawing)]) == 0
-    assert drawing.read_text().count("<svg") == 1
+    page = folder / "scale.html"
+    assert main(["report", str(out), "--out", str(page)]) == 0
+    assert page.read_text().count("<svg") == 1
 
 
 def test_no_truth_no_report(pictures_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

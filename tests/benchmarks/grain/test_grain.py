@@ -14,21 +14,11 @@ from tiny_grain import MICRO
 from rar.benchmarks.cli import main
 from rar.benchmarks.grain import command, latency
 from rar.benchmarks.grain.scenes import SIDE, class_scenes, mixed_scenes, product_scenes, train_scenes, write
-from rar.benchmarks.grain.things import (
-    COLOURS,
-    SHAPES,
-    SIZES,
-    TEXTURES,
-    Product,
-    kinds,
-    mask,
-    pattern,
-    read_products,
-)
+from rar.benchmarks.grain.things import COLOURS, SHAPES, SIZES, TEXTURES, Product, kinds, mask, pattern, read_products
 from rar.export.grain.annotations import read_annotations
 from rar.export.grain.config import SIZES as CONFIGS
 from rar.export.grain.options import TrainOptions
-from rar.export.labelled import read_images
+from rar.export.pictures.labelled import read_images
 
 
 @pytest.fixture(scope="module")

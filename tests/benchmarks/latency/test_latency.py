@@ -197,10 +197,10 @@ class TestRatios:
 
 class TestRun:
     @pytest.fixture
-    def common(self, pictures_bundle: Path, labelled_folder: Path, tiny_openclip: tuple[Path, Path]) -> list[str]:
+    def common(self, openclip_pictures: Path, labelled_folder: Path, tiny_openclip: tuple[Path, Path]) -> list[str]:
         encoder = ["--encoder", "open_clip", *map(str, tiny_openclip)]
         images = ["--images", str(labelled_folder)]
-        return ["latency", str(pictures_bundle), *images, *encoder, "--threads", "1", "--quick", "--seconds", "0.2"]
+        return ["latency", str(openclip_pictures), *images, *encoder, "--threads", "1", "--quick", "--seconds", "0.2"]
 
     def test_every_scenario_has_its_rows_and_its_ratios(
         self, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from memories import unit
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.memory import command, ours, plot
+from rar.benchmarks.memory import command, ours
 from rar.benchmarks.memory.data import (
     Floats,
     Labels,
@@ -164,7 +163,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr(ours, "OPENINGS", 1)
         patch.setattr(ours, "SWEEP", (Setting(16, 10), Setting(64, 50)))
         patch.setattr(command, "peers", _some_peers)
-        patch.setattr(ours, "OTHERS", (Variant(dtype="b1"),))
+        patch.setattr(ours, "OTHERS", (Variant(reducer="truncate"),))
         assert main(["memory", "--entries", "1000", "--full", "--blocks", "1", "--out", str(out)]) == 0
     told: dict[str, Any] = json.loads(out.read_text())
     return told
@@ -173,11 +172,11 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 class TestRun:
     def test_every_contender_is_measured_and_exact_search_finds_all(self, result: dict[str, Any]) -> None:
         small, large = (result["results"][f"synthetic-{count}"]["contenders"] for count in (1000, 2000))
-        assert set(small) - set(large) == {"rar pca 1/9 b1", "rar pca 1/9 i8"}
+        assert set(small) - set(large) == {"rar truncate 1/9 f16", "rar pca 1/9 i8"}
         for contenders in (small, large):
             best = {name: max(row["recall"] for row in told["sweep"]) for name, told in contenders.items()}
             assert best.pop("faiss flat") == 100
-            assert min(best.pop("rar pca 1/9 b1", 100), 60) == 60
+            assert min(best.pop("rar truncate 1/9 f16", 100), 60) == 60
             assert min(best.values()) > 97, best
             assert contenders[DEFAULT.name]["searching"]["classes_recall"] > 97
 
@@ -204,17 +203,6 @@ class TestRun:
         missed = [one for one in judge(slow, {**result["growing"], "lost": 1}) if not one["reached"]]
         assert any("p99" in one["target"] and "1001 µs" in one["measured"] for one in missed)
         assert any("no lost answer" in one["target"] for one in missed)
-
-    def test_plot_has_a_panel_a_data_set_and_a_curve_a_contender(self, result: dict[str, Any], tmp_path: Path) -> None:
-        file, out = tmp_path / "result.json", tmp_path / "plot.svg"
-        file.write_text(json.dumps(result))
-        assert plot.main([str(file), str(out)]) == 0
-        drawn = ElementTree.fromstring(out.read_text())  # noqa: S314
-        texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
-        assert {"synthetic-1000, 1,000 x 768", "synthetic-2000, 2,000 x 768", DEFAULT.name, "faiss HNSW"} <= set(texts)
-        assert "rar pca 1/9 b1" not in texts
-        colours = {element.get("fill") for element in drawn.iter("{http://www.w3.org/2000/svg}circle")}
-        assert len(colours) == 5
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from rar.runtime.stages import recorded
 
 
 @pytest.fixture
-def terms(pictures_bundle: Path, tiny_openclip: tuple[Path, Path], tmp_path: Path) -> Terms:
+def terms(openclip_pictures: Path, tiny_openclip: tuple[Path, Path], tmp_path: Path) -> Terms:
     encoder = ("open_clip", *map(str, tiny_openclip))
-    return stacks.terms_of(Bundle.open(pictures_bundle), tmp_path, k=3, threads=1, encoder=encoder)
+    return stacks.terms_of(Bundle.open(openclip_pictures), tmp_path, k=3, threads=1, encoder=encoder)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_retrieval_finds_the_pictures_of_the_memory(
 
 @pytest.mark.parametrize("name", ["transformers-generate", "rar-paper"])
 def test_ranking_answers_with_what_was_retrieved(
-    pictures_bundle: Path,
+    openclip_pictures: Path,
     tiny_smolvlm: Path,
     tiny_openclip: tuple[Path, Path],
     class_pictures: list[Path],
     tmp_path: Path,
     name: str,
 ) -> None:
-    bundle = Path(shutil.copytree(pictures_bundle, tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(openclip_pictures, tmp_path / "bundle"))
     export_mllm(load(str(tiny_smolvlm)), bundle)
     encoder = ("open_clip", *map(str, tiny_openclip))
     terms = stacks.terms_of(Bundle.open(bundle), tmp_path, k=3, threads=1, encoder=encoder)
@@ -99,14 +99,14 @@ def test_classes_are_distinct_and_gaps_are_left_out() -> None:
     ],
 )
 def test_a_bundle_says_what_its_encoder_came_from(
-    pictures_bundle: Path,
+    openclip_pictures: Path,
     writable: Callable[[Path], Path],
     edit_manifest: Callable[..., None],
     tmp_path: Path,
     source: str,
     encoder: tuple[str, ...],
 ) -> None:
-    bundle = writable(pictures_bundle)
+    bundle = writable(openclip_pictures)
     edit_manifest(bundle, lambda manifest: manifest["components"]["clip"]["info"].update(source=source))
     told = stacks.terms_of(Bundle.open(bundle), tmp_path, 5, None)
     assert (told.encoder, told.mllm) == (encoder, None)

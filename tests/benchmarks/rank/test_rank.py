@@ -7,16 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.rank.ways import BATCH, Asked, Way, open_ours, prepare, ways
+from rar.benchmarks.rank.ways import BATCH, ways
 from rar.export.mllm.export import export_mllm
 from rar.export.mllm.source import load
-from rar.runtime.bundle import Bundle
-from rar.runtime.memory import Candidate
-from rar.runtime.mllm.ranker import MllmOptions
+from rar.runtime.bundle.manifest import Bundle
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +43,6 @@ def test_every_way_has_a_row_beside_the_baseline(
     assert result["bundles"][str(bundle)]["provider"] == "cpu"
     assert result["tokens"]["prompt"] > result["tokens"]["answer"] > 0
     assert "transformers.generate" in capsys.readouterr().out
-
-
-def test_the_switches_reach_the_decoder(
-    bundle: Path, class_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[bool, bool]] = []
-
-    def see(self: Any, head: Any, trees: Any, pictures: Any) -> Any:
-        calls.append((self.reuse_head, self.pack_branches))
-        return (np.zeros((len(tree.places), 2000), np.float32) for tree in trees)
-
-    monkeypatch.setattr("rar.runtime.mllm.decoder.Decoder.logits", see)
-    candidates = [Candidate("cat", 1.0), Candidate("dog", 0.5)]
-    asked, _ = prepare(Bundle.open(bundle), [Asked(class_pictures[0], candidates)])
-    take = open_ours(str(bundle), "cpu", 1, asked)
-    options = MllmOptions("choice", "rotate")
-    for way in (Way(options), Way(options, reuse_head=False), Way(options, pack_branches=False)):
-        take((way, [0]))
-    assert calls == [(True, True), (False, True), (True, False)]
 
 
 @pytest.mark.parametrize("bad", [("--count", "7"), ("--rounds", "0"), ("--count", "800")])

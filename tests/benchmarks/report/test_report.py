@@ -15,14 +15,16 @@ import pytest
 from PIL import Image
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.report.accuracy import thumbnail
 from rar.benchmarks.report.charts import bars, lines, number
+from rar.export.page.thumbnail import thumbnail
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks/results"
 HOSTILE = "<script>alert('x')</script> | ![a](http://evil.example/a.png) \"'&"
 SPREAD = {"median": 10.0, "q25": 9.0, "q75": 11.0, "count": 40}
 SHARE = {"percent": 60.0, "standard_error": 2.0, "count": 600}
-ENVIRONMENT = {"date": "2026-11-21", "cpu": "AMD EPYC", "cores": 2, "threads": 2}
+ENVIRONMENT = {
+    "date": "2026-11-21", "cpu": "AMD EPYC", "instruction_sets": ["fma", "avx2"], "cores": 2, "threads": 2,
+}  # fmt: skip
 VOID = {"meta", "img", "circle", "line", "rect", "polyline", "br"}
 
 
@@ -210,8 +212,8 @@ def test_pictures_are_shown_when_asked_for_and_from_their_folder_only(tmp_path: 
     images = [url for url in Page(html).urls if url.startswith("data:image/jpeg;base64,")]
     assert len(images) == 1
     assert len(images[0]) < 8000
-    assert thumbnail(tmp_path / "pictures", "../secret.jpg") is None
-    assert thumbnail(tmp_path / "pictures", "gone.jpg") is None
+    assert thumbnail(tmp_path / "pictures/../secret.jpg", tmp_path / "pictures") is None
+    assert thumbnail(tmp_path / "pictures/gone.jpg", tmp_path / "pictures") is None
 
 
 def test_two_runs_are_compared_beyond_the_noise(tmp_path: Path) -> None:

@@ -6,37 +6,26 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from rar.export.cli import main
-from rar.export.engine.build import Settings
-from rar.export.engine.form import check_conversion, graph_precision, plan_precision, prepare
+from rar.export.engine.form import graph_precision, plan_precision, prepare
 from rar.export.engine.store import Options, build_engines
 from rar.export.engine.target import choose
-from rar.export.graph import save
+from rar.export.graphs.files import save
 from rar.runtime import ExportError
-from rar.runtime.engine_checks import Check
 from rar.runtime.session import OnnxSession
+from rar.runtime.session.checks import Run
+
+from .conftest import make_model
 
 
-def make_model(*nodes: onnx.NodeProto, **weights: np.ndarray) -> onnx.ModelProto:
-    """A graph from `x` [N, 8] to `y`."""
-    graph = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
-def write(folder: Path, *nodes: onnx.NodeProto, **weights: np.ndarray) -> tuple[Path, Check]:
+def write(folder: Path, *nodes: onnx.NodeProto, **weights: np.ndarray) -> tuple[Path, Run]:
     """A graph on disk and a run of it."""
     path = folder / "source.onnx"
     save(make_model(*nodes, **weights), path)
     inputs = {"x": np.random.default_rng(0).standard_normal((4, 8), np.float32)}
-    return path, Check("batch", inputs, OnnxSession(path, "cpu").run(inputs))
+    return path, Run(inputs, OnnxSession(path, "cpu").run(inputs))
 
 
 PRODUCT = helper.make_node("MatMul", ["x", "w"], ["y"])
@@ -103,11 +92,6 @@ class TestPlan:
     ) -> None:
         assert plan_precision(make_model(PRODUCT, w=WEIGHT), graph, library, asked) == (given, flags)
 
-    def test_weights_can_be_left_out_only_where_the_bundle_holds_them(self) -> None:
-        check_conversion("clip/visual.onnx", "fp16", "fp16", weight_stripped=True)
-        with pytest.raises(ExportError, match="export the bundle with --precision fp16"):
-            check_conversion("clip/visual.onnx", "fp32", "fp16", weight_stripped=True)
-
 
 class TestPrepare:
     @pytest.mark.parametrize(
@@ -140,7 +124,7 @@ class TestPrepare:
         (tmp_path / "out").mkdir()
         weight = np.array([[1e6, 1e5]] * 8, np.float32)
         source, run = write(tmp_path, PRODUCT, w=weight)
-        with pytest.raises(ExportError, match=r"at fp16 it is too far from the bundle's own graph: cosine 0\.7"):
+        with pytest.raises(ExportError, match=r"at fp16 it is too far from fp32: cosine min 0\.7"):
             prepare(source, tmp_path / "out", "fp32", "fp16", False, [run], list)
 
     def test_one_that_loses_too_much_is_refused(self, tmp_path: Path) -> None:
@@ -150,7 +134,7 @@ class TestPrepare:
         weight[0] = 0
         source, run = write(tmp_path, PRODUCT, w=weight)
         inputs = {"x": run.inputs["x"] * np.where(np.arange(8) == 0, 1e4, 1).astype(np.float32)}
-        run = Check("batch", inputs, OnnxSession(source, "cpu").run(inputs))
+        run = Run(inputs, OnnxSession(source, "cpu").run(inputs))
         with pytest.raises(ExportError, match=r"at int8 it is too far.*choose a higher --precision"):
             prepare(source, tmp_path / "out", "fp32", "int8", False, [run], lambda: [inputs])
 
@@ -159,8 +143,3 @@ class TestPrepare:
         source, run = write(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
         with pytest.raises(ExportError, match="no matrix products to quantise"):
             prepare(source, tmp_path / "out", "fp32", "int8", True, [run], list)
-
-
-def test_settings_are_part_of_the_key() -> None:
-    assert Settings().flags == ()
-    assert Settings(weight_stripped=True, memory=5).flags == ("memory-5", "weight-stripped")

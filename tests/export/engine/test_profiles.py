@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rar.export.engine.profiles import Shapes, graph_profiles, load_graph
 from rar.runtime import Bundle, BundleError, InputError
-from rar.runtime.engines import Profile
+from rar.runtime.session.tensorrt.stored import Profile
 
 
 def profiles(root: Path, graph: str, shapes: Shapes | None = None) -> tuple[Profile, ...]:

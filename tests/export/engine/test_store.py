@@ -15,13 +15,12 @@ import pytest
 from onnx import numpy_helper
 
 from rar.export.engine import store
-from rar.export.engine.build import Settings
 from rar.export.engine.profiles import Shapes
 from rar.export.engine.store import Options, Outcome, build_engines
 from rar.export.engine.target import choose
 from rar.runtime import Bundle, BundleError, ExportError, InputError, ProviderError
-from rar.runtime.bundle import stage
-from rar.runtime.engines import Parity, Target, engine_file, find, records, set_parity
+from rar.runtime.bundle.change import stage
+from rar.runtime.session.tensorrt.stored import Target, engine_file, find, records
 
 LIBRARY, TARGET = choose("sm86")
 VISUAL, TEXT = "clip/visual.onnx", "clip/text.onnx"
@@ -45,7 +44,7 @@ def change_weights(root: Path, name: str) -> None:
         model = onnx.load(str(staging.folder / name))
         weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
         array = numpy_helper.to_array(weight).copy()
-        array.flat[0] += 1
+        array.flat[0] += 1e-3  # stays near what fp32 gave of the graph as it was
         weight.CopyFrom(numpy_helper.from_array(array, weight.name))
         for file in (name, f"{name}.data"):
             (staging.folder / file).unlink()
@@ -88,7 +87,7 @@ class TestCache:
         [
             {"precision": "fp32"},
             {"shapes": Shapes((1, 2, 4))},
-            {"settings": Settings(memory=1 << 30)},
+            {"memory": 1 << 30},
         ],
     )
     def test_other_choices_are_built_again(self, own: Path, options: dict[str, Any]) -> None:
@@ -121,13 +120,18 @@ class TestCache:
         with pytest.raises(ProviderError, match=rf"sm86 by tensorrt_rtx {TARGET.version}"):
             find(Bundle.open(own), VISUAL, replace(TARGET, version="1.6.0"))
 
-    def test_an_engine_that_was_rejected_is_built_again(self, own: Path) -> None:
-        bundle = Bundle.open(own)
-        bundle = set_parity(bundle, find(bundle, VISUAL, TARGET), Parity(0.1, "a GPU"))
-        set_parity(bundle, find(bundle, TEXT, TARGET), Parity(0.9999, "a GPU"))
-        assert built(own) == [VISUAL]
-        assert find(Bundle.open(own), VISUAL, TARGET).parity is None
-        assert find(Bundle.open(own), TEXT, TARGET).accepted
+    def test_a_bundle_without_check_inputs_is_refused_before_anything_is_built(
+        self, own: Path, edit_manifest: Callable[..., None]
+    ) -> None:
+        def strip(manifest: dict[str, Any]) -> None:
+            clip = manifest["components"]["clip"]
+            del clip["info"]["checks"], clip["files"]["visual.check.npz"], clip["files"]["text.check.npz"]
+
+        edit_manifest(own, strip)
+        before = sorted(own.rglob("*"))
+        with pytest.raises(BundleError, match=r"clip was exported without inputs to check.*`rar-export clip`"):
+            built(own, precision="fp32")
+        assert sorted(own.rglob("*")) == before
 
     def test_entries_that_cannot_be_read_are_replaced(
         self, own: Path, edit_manifest: Callable[..., None], caplog: pytest.LogCaptureFixture
@@ -165,7 +169,7 @@ class TestStopped:
             make(root)
         assert sorted(root.rglob("*")) == before
 
-    @pytest.mark.parametrize("moment", ["build", "save_checks"])
+    @pytest.mark.parametrize("moment", ["build", "info"])
     def test_a_killed_build_leaves_the_bundle_as_it_was(
         self, tiny_bundle: Path, writable: Callable[[Path], Path], moment: str
     ) -> None:
@@ -195,7 +199,7 @@ class TestStopped:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(store, "save_checks", full)
+        monkeypatch.setattr(store, "info", full)
         with pytest.raises(ExportError, match=r"cannot be written .No space left"):
             make(root)
         assert list(Bundle.open(root).components) == ["clip"]
@@ -226,14 +230,6 @@ class TestRefused:
         with pytest.raises(BundleError, match="neither an encoder nor an MLLM"):
             make(tmp_path)
 
-    def test_a_timing_cache_for_tensorrt_rtx(self, tiny_bundle: Path) -> None:
-        with pytest.raises(ExportError, match="has no timing cache"):
-            make(tiny_bundle, timing_cache=Path("cache"))
-
-    def test_weights_left_out_without_a_gpu(self, tiny_bundle: Path) -> None:
-        with pytest.raises(ExportError, match=r"only where it finds a GPU .*build without --weight-stripped"):
-            make(tiny_bundle, settings=Settings(weight_stripped=True), precision="fp32")
-
     @pytest.mark.parametrize(
         ("arch", "precision", "least"), [("sm75", "fp32", 80), ("sm75", "int8", 80), ("sm86", "fp8", 89)]
     )
@@ -256,3 +252,22 @@ class TestRefused:
         with pytest.raises(InputError, match="none"):  # no pictures to calibrate on
             list(build_engines(root, *choose("sm89"), options))
         assert built(root) == [VISUAL, TEXT]
+
+
+@pytest.mark.parametrize("kind", ["lock", "folder"])
+def test_a_stranger_s_links_are_not_written_through(
+    tiny_bundle: Path, writable: Callable[[Path], Path], tmp_path: Path, kind: str
+) -> None:
+    root = writable(tiny_bundle)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    link, target = ("engines.lock", outside / "file") if kind == "lock" else ("engines", outside)
+    (root / link).symlink_to(target)
+    if kind == "lock":
+        with pytest.raises(BundleError, match="link"):
+            make(root)
+    else:  # what no manifest names is swept
+        make(root)
+        assert not (root / "engines").is_symlink()
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("file", "precious")]

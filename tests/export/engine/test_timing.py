@@ -7,7 +7,7 @@ import pytest
 
 from rar.export.engine.timing import read_timing, timing_file, write_timing
 from rar.runtime import InputError
-from rar.runtime.engines import Target
+from rar.runtime.session.tensorrt.stored import Target
 
 TARGET = Target("tensorrt", "10.3.0", "sm87")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from tiny_mllm import LLAMA, byte_level
 
-from rar.export.labelled import LabelledImage, read_images
 from rar.export.mllm.decoder import Decoder
 from rar.export.mllm.model import Mllm
+from rar.export.pictures.labelled import LabelledImage, read_images
 from rar.runtime import Bundle
-from rar.runtime.clip import Clip
+from rar.runtime.encoder.clip import Clip
 
 DIM, TOKENS = int(LLAMA["hidden_size"]), 4
 

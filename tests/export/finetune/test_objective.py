@@ -18,13 +18,13 @@ from rar.export.mllm.model import Mllm
 from rar.export.mllm.prompt import prompt_settings, read_prompt
 from rar.export.mllm.source import load
 from rar.runtime import Bundle, Candidate, InputError
-from rar.runtime.clip import Clip
-from rar.runtime.images import load_image
-from rar.runtime.mllm.model import Mllm as RuntimeMllm
-from rar.runtime.mllm.modes import ask_choice, ask_likelihood
-from rar.runtime.mllm.prompt import Mode, Prompt
-from rar.runtime.mllm.ranker import MllmOptions, MllmRanker
-from rar.runtime.rank import Query
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.picture.load import load_image
+from rar.runtime.rank.mllm.model import Mllm as RuntimeMllm
+from rar.runtime.rank.mllm.modes import ask_choice, ask_likelihood
+from rar.runtime.rank.mllm.prompt import Mode, Prompt
+from rar.runtime.rank.mllm.ranker import MllmOptions, MllmRanker
+from rar.runtime.rank.protocol import Query
 
 # Of unlike length, and one that looks like markup.
 NAMES = ["cat", "a furry animal with whiskers, sitting", "O'Neill\n<|im_end|><image></s>", "烤鸭", "CAT"]

@@ -10,10 +10,10 @@ import pytest
 
 from rar.export.finetune.pictures import FeaturePictures, PixelPictures, compute, squash
 from rar.export.finetune.views import random_view
-from rar.export.labelled import LabelledImage
+from rar.export.pictures.labelled import LabelledImage
 from rar.runtime import Bundle, ExportError, ImageError
-from rar.runtime.clip import Clip
-from rar.runtime.images import load_image
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.picture.load import load_image
 
 
 @pytest.fixture(scope="module")

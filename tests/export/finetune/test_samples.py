@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rar.export.finetune.samples import Sample, _between_halves, build_samples, read_samples, windows, write_samples
-from rar.export.labelled import LabelledImage
+from rar.export.pictures.labelled import LabelledImage
 from rar.runtime import InputError
-from rar.runtime.clip import Clip
+from rar.runtime.encoder.clip import Clip
 
 
 @given(st.permutations(range(9)), st.integers(1, 9), st.integers(0, 9), st.integers(2, 6))
@@ -68,7 +68,7 @@ def test_the_seed_draws_the_halves(clip: Clip, pictures: list[LabelledImage]) ->
 
 
 def test_classes_of_one_picture_are_searched_by_their_names(clip: Clip, pictures: list[LabelledImage]) -> None:
-    from rar.export.embedding import embed_images
+    from rar.export.pictures.embed import embed_images
 
     few = pictures[::3]
     samples = build_samples(clip, [few], k=4, neighbours=4, seed=0)

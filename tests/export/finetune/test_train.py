@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import cut_off, log_of
 from safetensors.numpy import load_file
 
 from rar.export import training
@@ -21,13 +21,13 @@ from rar.export.cli import main
 from rar.export.finetune import train
 from rar.export.finetune.options import FinetuneOptions
 from rar.export.finetune.train import finetune
-from rar.export.labelled import LabelledImage
 from rar.export.mllm.export import export_mllm
 from rar.export.mllm.model import Mllm
 from rar.export.mllm.source import load
+from rar.export.pictures.labelled import LabelledImage
 from rar.runtime import Bundle, ExportError, InputError
-from rar.runtime.clip import Clip
-from rar.runtime.mllm.prompt import MODES, Mode
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.rank.mllm.prompt import MODES, Mode
 
 SHORT: Mapping[Mode, Mapping[str, str]] = {"likelihood": {"question": "What is it?"}}
 # 24 lists, so 6 steps an epoch.
@@ -40,32 +40,12 @@ LEFT = ["adapter_config.json", "adapter_model.safetensors", "log.jsonl", "prompt
 Run = Callable[..., Path]
 
 
-def log(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def weights(folder: Path) -> dict[str, Any]:
     return {
         f"{file.name}/{name}": value
         for file in sorted(folder.glob("*.safetensors"))
         for name, value in load_file(file).items()
     }
-
-
-@contextmanager
-def cut_off(at: int) -> Iterator[None]:
-    """The process is stopped before a step."""
-    real = train._Trainer.step
-
-    def step(self: Any, number: int, *rest: Any) -> float:
-        if number == at:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Trainer, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,9 +92,9 @@ def llava_adapter(
 
 class TestLearning:
     def test_the_loss_falls(self, whole: Path, llava_adapter: Path) -> None:
-        losses = [line["loss"] for line in log(whole)[1:]]
+        losses = [line["loss"] for line in log_of(whole)[1:]]
         assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-        losses = [line["loss"] for line in log(llava_adapter)]
+        losses = [line["loss"] for line in log_of(llava_adapter)]
         for objective in range(3):  # they take turns
             own = losses[objective::3]
             assert np.mean(own[-3:]) < np.mean(own[:3])
@@ -127,7 +107,7 @@ class TestLearning:
         assert len((whole / "samples.jsonl").read_text().splitlines()) == 24
 
     def test_the_log_has_a_line_a_step_and_accuracy_where_it_was_saved(self, whole: Path) -> None:
-        first, *steps = log(whole)
+        first, *steps = log_of(whole)
         assert first["step"] == 0
         assert 0 <= first["aligned"] <= 1
         assert [line["step"] for line in steps] == list(range(1, 19))
@@ -185,7 +165,7 @@ class TestAdapter:
 class TestCutOff:
     @pytest.mark.parametrize("at", [3, 12])
     def test_a_resumed_run_ends_as_one_that_was_not(self, seeing: Run, whole: Path, tmp_path: Path, at: int) -> None:
-        with cut_off(at):
+        with cut_off(train._Trainer, at):
             seeing(tmp_path / "adapter")
         assert not (tmp_path / "adapter" / "rar.json").exists()
         with (tmp_path / "adapter" / "log.jsonl").open("a") as file:
@@ -195,7 +175,7 @@ class TestCutOff:
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, name)
-        for own, other in zip(log(tmp_path / "adapter"), log(whole), strict=True):
+        for own, other in zip(log_of(tmp_path / "adapter"), log_of(whole), strict=True):
             assert {**own, "seconds": 0} == {**other, "seconds": 0}
         assert sorted(os.listdir(tmp_path / "adapter")) == sorted(os.listdir(whole))
 
@@ -203,7 +183,7 @@ class TestCutOff:
         self, seeing: Run, pictures: list[LabelledImage], tmp_path: Path
     ) -> None:
         out = tmp_path / "adapter"
-        with cut_off(7):
+        with cut_off(train._Trainer, 7):
             seeing(out)
         before = {path: path.read_bytes() for path in out.iterdir()}
         with pytest.raises(ExportError, match="unfinished run with other settings"):
@@ -217,7 +197,7 @@ class TestCutOff:
         assert {path: path.read_bytes() for path in out.iterdir()} == before
 
     def test_before_the_first_checkpoint_too(self, seeing: Run, tmp_path: Path) -> None:
-        with cut_off(0):
+        with cut_off(train._Trainer, 0):
             seeing(tmp_path / "adapter")
         with pytest.raises(ExportError, match="unfinished run on other pictures"):
             seeing(tmp_path / "adapter", replace(OPTIONS, k=2))

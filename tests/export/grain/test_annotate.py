@@ -17,13 +17,13 @@ from PIL import Image
 from rar.export.cli import main
 from rar.export.grain import describe
 from rar.export.grain.annotate import annotate
-from rar.export.grain.annotations import Region, read_annotations
+from rar.export.grain.annotations import DescribedBox, read_annotations
 from rar.export.grain.describe import MAX_DESCRIPTIONS, Described, Describer, phrases
 from rar.export.grain.detect import Detector
 from rar.export.mllm.model import Mllm
 from rar.export.mllm.source import load
 from rar.runtime import ExportError, InputError
-from rar.runtime.images import Pixels, load_image
+from rar.runtime.picture.load import Pixels, load_image
 
 CPU = torch.device("cpu")
 
@@ -47,6 +47,8 @@ def tiny_owlv2(hugging_face_clip: Path, tmp_path_factory: pytest.TempPathFactory
     model = transformers.Owlv2ForObjectDetection(config)
     for weight in model.box_head.parameters():  # or all boxes are alike
         torch.nn.init.normal_(weight, std=0.3)
+    for weight in model.class_head.parameters():  # or all scores are 1 where transformers 5 starts the weights
+        torch.nn.init.normal_(weight, std=0.1)
     model.save_pretrained(folder)
     return folder
 
@@ -172,8 +174,8 @@ class Asked:
         self.count += 1
         return Described(f"a picture {pixels.shape[1]} wide", ["a thing", "another"])
 
-    def detect(self, pixels: Pixels, descriptions: Sequence[str], threshold: float, top: int) -> list[Region]:
-        return [Region((1.0, 2.0, 30.0, 40.0), text, 0.5) for text in descriptions][:top]
+    def detect(self, pixels: Pixels, descriptions: Sequence[str], threshold: float, top: int) -> list[DescribedBox]:
+        return [DescribedBox((1.0, 2.0, 30.0, 40.0), text, 0.5) for text in descriptions][:top]
 
 
 class TestRun:
@@ -184,7 +186,7 @@ class TestRun:
         lines = read_annotations(tmp_path / "new" / "a.jsonl").lines
         assert [line.path.resolve() for line in lines] == [path.resolve() for path in class_pictures]
         assert {line.caption for line in lines} == {"a picture 100 wide"}
-        assert lines[0].regions == (Region((1.0, 2.0, 30.0, 40.0), "a thing", 0.5),)
+        assert lines[0].regions == (DescribedBox((1.0, 2.0, 30.0, 40.0), "a thing", 0.5),)
 
     def test_goes_on_where_it_was_cut_off(self, class_pictures: list[Path], tmp_path: Path) -> None:
         out, first, second = tmp_path / "a.jsonl", Asked(stop=5), Asked()

@@ -13,15 +13,15 @@ import torch
 from tiny_grain import MICRO
 
 from rar.export.cli import main
+from rar.export.encoder.parity import compare_visual
 from rar.export.grain import checkpoint
 from rar.export.grain.boxes import to_corners
 from rar.export.grain.export import dual_encoder, load_encoder
 from rar.export.grain.model import Grain
-from rar.export.graph import convert
-from rar.export.parity import compare_visual
+from rar.export.graphs.precisions import convert
 from rar.runtime import Bundle, ExportError
-from rar.runtime.clip import Clip, Regions
-from rar.runtime.images import load_image
+from rar.runtime.encoder.clip import Clip, GrainRegions
+from rar.runtime.picture.load import load_image
 from rar.runtime.session import OnnxSession
 
 
@@ -62,7 +62,7 @@ def test_texts_are_those_of_the_released_tokenizer_and_tower(micro_bundle: Path,
     np.testing.assert_allclose(Clip(Bundle.open(micro_bundle), "cpu").embed_texts(texts), expected, atol=1e-5)
 
 
-def same_regions(ours: Sequence[Regions] | None, theirs: Sequence[Regions] | None) -> None:
+def same_regions(ours: Sequence[GrainRegions] | None, theirs: Sequence[GrainRegions] | None) -> None:
     assert ours is not None
     assert theirs is not None
     for own, other in zip(ours, theirs, strict=True):
@@ -77,7 +77,7 @@ def test_the_command_turns_a_checkpoint_into_an_int8_bundle(
     checkpoint.save(path, network, epoch=1, iteration=9)
     assert main(["grain", "export", str(path), str(out), "--precision", "int8"]) == 0
     assert "GRAIN c.pth.tar, 24-d, int8, largest difference to PyTorch" in capsys.readouterr().out
-    assert Bundle.open(out).component("clip").info["scheme"]["visual"] == "int8 dynamic"
+    assert Bundle.open(out).component("clip").info["scheme"]["visual"] == "int8 rows and columns"
     full, low = (Clip(Bundle.open(path), "cpu") for path in (micro_bundle, out))
     pixels = full.preprocess([load_image(path) for path in photos[:4]])
     same_regions(low.see(pixels).regions, full.see(pixels).regions)
@@ -93,7 +93,7 @@ def test_the_graph_in_fp16_sees_the_same(micro_bundle: Path, photos: list[Path],
     convert(micro_bundle / "clip" / "visual.onnx", tmp_path / "visual.onnx", "fp16", [])
     pixels = full.preprocess([load_image(path) for path in photos[:4]])
     found = OnnxSession(tmp_path / "visual.onnx", "cpu", fp16=True).run({"pixel_values": pixels})
-    regions = [Regions(*own) for own in zip(found["region_embeds"], found["region_boxes"], strict=True)]
+    regions = [GrainRegions(*own) for own in zip(found["region_embeds"], found["region_boxes"], strict=True)]
     same_regions(regions, full.see(pixels).regions)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import cut_off, log_of
 from tiny_grain import MICRO, Squares
 
 from rar.export.cli import main
@@ -32,28 +31,8 @@ BY_HEART = TrainOptions(epochs=60, batch=20, lr=3e-3, warmup=0.1, weight_decay=0
 CALM = replace(MICRO, dropout=0.0)
 
 
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(folder / "checkpoint.pth.tar").model.state_dict()
-
-
-@contextmanager
-def cut_off(at: int) -> Iterator[None]:
-    """The process is stopped before a step."""
-    real = train._Trainer.step
-
-    def step(self: Any, number: int, *rest: Any) -> dict[str, float]:
-        if number == at:
-            raise KeyboardInterrupt
-        return real(self, number, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Trainer, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +106,7 @@ class TestCutOff:
     def test_a_resumed_run_ends_as_one_that_was_not(self, at: int, tmp_path: Path) -> None:
         for name in ("whole", "cut"):
             if name == "cut":
-                with cut_off(at):
+                with cut_off(train._Trainer, at):
                     train.train(Squares(), tmp_path / name, MICRO, OPTIONS, Squares(10))
             train.train(Squares(), tmp_path / name, MICRO, OPTIONS, Squares(10))
         whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -136,7 +115,7 @@ class TestCutOff:
         assert lines[0] == lines[1]
 
     def test_other_settings_are_refused_by_name(self, tmp_path: Path) -> None:
-        with cut_off(3):
+        with cut_off(train._Trainer, 3):
             train.train(Squares(), tmp_path, MICRO, OPTIONS)
         before = (tmp_path / "checkpoint.pth.tar").read_bytes()
         for options, config, count, told in (

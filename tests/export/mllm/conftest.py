@@ -12,13 +12,13 @@ import pytest
 import tiny_mllm
 import torch
 
+from rar.export.mllm.compare import Graphs
 from rar.export.mllm.model import Mllm
-from rar.export.mllm.parity import Graphs
 from rar.export.mllm.prompt import prompt_settings, read_prompt
-from rar.runtime.mllm.prompt import Prompt
-from rar.runtime.mllm.tree import PICTURE
+from rar.runtime.rank.mllm.prompt import Prompt
+from rar.runtime.rank.mllm.tree import PICTURE
 
-ARCHITECTURES = ["llava", "smolvlm", "qwen25vl", "internvl"]
+ARCHITECTURES = list(tiny_mllm.WRITERS)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Exported:
         """A prompt whose picture stands in it `pictures` times: int64 [L]."""
         prompt = self.prompt
         head = prompt.head("choice")
-        # Qwen2.5-VL knows a picture by the token before it.
+        # Qwen knows a picture by the token before it.
         shown = [*prompt.picture("choice"), *prompt.text(["\n"])[0], *head[-1:]] * pictures
         return np.array([*head, *shown, *prompt.tail("choice", names)])
 
@@ -57,7 +57,7 @@ def exported(name: str, export: Callable[[str], tiny_mllm.Exported]) -> Exported
     if name not in _opened:
         made = export(name)
         prompt = read_prompt(prompt_settings(made.mllm), made.mllm.tokenizer)
-        graphs = Graphs(made.bundle / "mllm", made.mllm)
+        graphs = Graphs(made.bundle / "mllm", made.mllm.form)
         _opened[name] = Exported(made.mllm, made.bundle, made.info, graphs, prompt)
     return _opened[name]
 

@@ -48,7 +48,10 @@ def more_layers(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (edit("config.json", model_type="blip-2"), "supported are llava, idefics3, smolvlm, qwen2_5_vl, internvl"),
+        (
+            edit("config.json", model_type="blip-2"),
+            "supported are llava, llava_onevision, idefics3, smolvlm, qwen2_5_vl, qwen3_vl, ",
+        ),
         (edit("config.json", model_type="nothing-known"), "cannot load the configuration"),
         (without("config.json"), "cannot load"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot load"),
@@ -79,10 +82,10 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load(str(tmp_path / "absent"))
 
 
-@pytest.mark.parametrize(("name", "tiles"), [("llava", 2), ("qwen25vl", 2), ("smolvlm", 1), ("internvl", 99)])
-def test_tiles_a_model_has_not_are_refused(name: str, tiles: int, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("name", "tiles"), [("llava", 2), ("qwen3vl", 2), ("smolvlm", 1), ("internvl", 99)])
+def test_tiles_a_model_has_not_are_refused(name: str, tiles: int, tiny_mllm_folder: Callable[[str], Path]) -> None:
     with pytest.raises(ExportError, match="tiles"):
-        load(str(request.getfixturevalue(f"tiny_{name}")), tiles)
+        load(str(tiny_mllm_folder(name)), tiles)
 
 
 def test_a_bundle_with_an_mllm_takes_no_second_one(llava: Any) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
-from rar.export.mllm.parity import Graphs, decoder_inputs
+from rar.export.mllm.compare import Graphs, decoder_inputs
+from rar.export.pictures.prepare import cuts
 from rar.runtime import Bundle, Preprocess
-from rar.runtime.images import load_image
-from rar.runtime.mllm.tree import Segment, Tree, pack
+from rar.runtime.picture.load import load_image
+from rar.runtime.rank.mllm.tree import PICTURE, Segment, Tree, pack
 
 
 def own_logits(model: Any, rows: np.ndarray[Any, Any], pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -30,7 +33,12 @@ def test_prefill_logits_are_those_of_transformers(model: Any, batch: int, pictur
     graphs, mllm = model.graphs, model.mllm
     positions, _ = model.prompt.positions.count(row.tolist(), 0)
     inputs = [
-        decoder_inputs(mllm, graphs.embeds(row, pixels[start : start + pictures]), positions)
+        decoder_inputs(
+            mllm.form,
+            graphs.embeds(row, pixels[start : start + pictures]),
+            positions,
+            mask=model.prompt.positions.mask(row),
+        )
         for start in range(0, batch * pictures, pictures)
     ]
     across = {"position_ids": 1} if len(positions) > 1 else {}
@@ -51,7 +59,8 @@ def test_sixteen_greedy_tokens_are_those_of_generate(model: Any) -> None:
     stops = list(model.mllm.stop_ids)
     for number in range(3):
         positions, position = model.prompt.positions.count(row.tolist(), 0)
-        logits, past = model.graphs.run(model.graphs.embeds(row, pixels[number : number + 1]), positions)
+        seen = model.graphs.embeds(row, pixels[number : number + 1])
+        logits, past = model.graphs.run(seen, positions, mask=model.prompt.positions.mask(row))
         found: list[int] = []
         while len(found) < 16:
             last = logits[-1].copy()
@@ -71,7 +80,7 @@ def test_a_packed_tree_gives_the_logits_of_separate_runs(model: Any) -> None:
     pixels = model.pictures(2, seed=2)
     trees = [Tree([Segment(stem), *(Segment(tail, 0) for tail in tails)], [(1, 0), (2, 0), (3, 0)])] * 2
     row = pack(trees, prefix=head, positions=prompt.positions)
-    inputs = decoder_inputs(model.mllm, graphs.embeds(row.ids, pixels), row.positions)
+    inputs = decoder_inputs(model.mllm.form, graphs.embeds(row.ids, pixels), row.positions)
     inputs["attention_mask"] = row.mask[None, None]
     packed = graphs.decoder.run(inputs)["logits"][0]
     for number, places in enumerate(row.places):
@@ -84,16 +93,19 @@ def test_a_packed_tree_gives_the_logits_of_separate_runs(model: Any) -> None:
 def test_a_kept_head_continues_as_if_it_stood_in_the_row(model: Any) -> None:
     row, pixels = model.ids(), model.pictures(1)
     embeds, (positions, _) = model.graphs.embeds(row, pixels), model.prompt.positions.count(row.tolist(), 0)
-    whole, _ = model.graphs.run(embeds, positions)
-    _, past = model.graphs.run(embeds[:3], positions[:, :3])
-    rest, past = model.graphs.run(embeds[3:], positions[:, 3:], past)
-    assert np.abs(whole[3:] - rest).max() < 1e-4
+    mask = model.prompt.positions.mask
+    whole, _ = model.graphs.run(embeds, positions, mask=mask(row))
+    # Some begin with the picture, and in others each of its tokens sees all of it.
+    head = min(3, int(np.argmax(row == PICTURE)))
+    _, past = model.graphs.run(embeds[:head], positions[:, :head])
+    rest, past = model.graphs.run(embeds[head:], positions[:, head:], past, mask(row[head:]))
+    assert np.abs(whole[head:] - rest).max() < 1e-4
     assert past[0].shape[2] == len(row)
 
 
 def test_only_the_chosen_positions_get_logits(llava: Any) -> None:
     row, pixels = llava.ids(), llava.pictures(1)
-    inputs = decoder_inputs(llava.mllm, llava.graphs.embeds(row, pixels), np.arange(len(row))[None])
+    inputs = decoder_inputs(llava.mllm.form, llava.graphs.embeds(row, pixels), np.arange(len(row))[None])
     every = llava.graphs.decoder.run(inputs)
     chosen = llava.graphs.decoder.run({**inputs, "logit_positions": np.array([[len(row) - 1, 2]])})
     np.testing.assert_allclose(chosen["logits"][0], every["logits"][0][[-1, 2]], atol=1e-5)
@@ -110,10 +122,47 @@ def test_pictures_are_prepared_as_by_the_models_own_processor(model: Any, photos
         np.testing.assert_allclose(prepare([square])[0], own, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("tall", [True, False])
+def test_tall_flat_and_grey_pictures_are_prepared_as_by_the_models_own_processor(
+    model: Any, photos: list[Any], mode: Any, tall: bool, tmp_path: Path
+) -> None:
+    stored = json.loads((model.bundle / "mllm" / "preprocess.json").read_text())
+    side = stored["size"]
+    (cut,) = cuts(load_image(photos[0]), [(1, 0.5) if tall else (0.5, 1)])
+    Image.fromarray(cut).convert(mode).save(tmp_path / "picture.png")
+    picture = Image.open(tmp_path / "picture.png").convert("RGB")
+    if model.mllm.architecture in ("smolvlm", "qwen25vl", "qwen3vl"):
+        # They take pictures of any shape; here every picture is first made a square.
+        picture = picture.resize((side, side), Image.Resampling[stored["filter"].upper()])
+    own = model.mllm.reference_preprocess(picture)
+    found = Preprocess.from_dict(stored)([load_image(tmp_path / "picture.png")])[0]
+    np.testing.assert_allclose(found, own, atol=1e-5)
+
+
+def test_transparent_pictures_are_prepared_as_by_the_models_own_processor(model: Any, photos: list[Any]) -> None:
+    stored = json.loads((model.bundle / "mllm" / "preprocess.json").read_text())
+    # From 5 on every processor of transformers puts them over white, before only that of SmolVLM.
+    white = model.mllm.architecture == "smolvlm" or not transformers.__version__.startswith("4.")
+    assert stored.get("background") == ([255, 255, 255] if white else None)
+    prepare = Preprocess.from_dict(stored)
+    for path in photos[:4]:
+        pixels = load_image(path)
+        side = min(pixels.shape[:2])
+        alpha = np.broadcast_to(np.linspace(0, 255, side).astype(np.uint8), (side, side))
+        faded = np.dstack([pixels[:side, :side], alpha])
+        own = model.mllm.reference_preprocess(Image.fromarray(faded))
+        np.testing.assert_allclose(prepare([faded])[0], own, atol=1e-5)
+    compared = model.info["parity"]["preprocess"]
+    assert compared["transparent"] == compared["count"] > 0
+
+
 def test_the_manifest_says_what_was_made_and_how_far_it_is(model: Any) -> None:
     info = Bundle.open(model.bundle).component("mllm").info
     assert info["architecture"] == model.mllm.architecture
-    assert (info["layers"], info["kv_heads"], info["head_dim"], info["dim"]) == (2, 2, 16, 64)
+    # DeepStack's features for two layers lie behind the embeddings.
+    wide = 192 if info["architecture"] == "qwen3vl" else 64
+    assert (info["layers"], info["kv_heads"], info["head_dim"], info["dim"]) == (2, 2, 16, wide)
     assert info["precision"] == {"vision": "fp32", "embed": "fp32", "decoder": "fp32"}
     logits = info["parity"]["logits"]
     assert logits["max_logit_difference"] < 1e-3
@@ -131,4 +180,4 @@ def test_the_graphs_open_from_the_bundle_alone(llava: Any) -> None:
     bundle = Bundle.open(llava.bundle)
     for name in ("vision", "embed", "decoder"):
         assert bundle.graph("mllm", f"{name}.onnx").is_file()
-    assert Graphs(llava.bundle / "mllm", llava.mllm).vision.provider == "cpu"
+    assert Graphs(llava.bundle / "mllm", llava.mllm.form).vision.provider == "cpu"

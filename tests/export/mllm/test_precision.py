@@ -10,11 +10,17 @@ import onnxruntime
 import pytest
 import torch
 
-from rar.export import graph
-from rar.export.mllm import int4, int8
+from rar.export.graphs import int8, trace
+from rar.export.graphs.weights import Rewriter, measure
+from rar.export.mllm import int4
+from rar.export.mllm.compare import LIMITS, Graphs, divergence
 from rar.export.mllm.export import export_mllm
-from rar.export.mllm.parity import LIMITS, Graphs, divergence
-from rar.export.mllm.weights import Rewriter, measure
+from rar.runtime import Bundle, Candidate
+from rar.runtime.encoder.clip import Clip
+from rar.runtime.picture.load import load_image
+from rar.runtime.rank.mllm.model import Mllm
+from rar.runtime.rank.mllm.ranker import MllmRanker
+from rar.runtime.rank.protocol import Query
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
@@ -31,11 +37,37 @@ def test_a_quantised_bundle_runs_and_stays_close(
     assert 0 < info["parity"]["logits"]["kl"] <= most
     scheme = {"fp16": "fp16", "int8": "int8 rows and columns", "int4": "int4 blocks"}[precision]
     assert info["precision"]["decoder"] == scheme
-    graphs, row = Graphs(tmp_path / "bundle" / "mllm", llava.mllm, fp16=True), llava.ids()
+    graphs, row = Graphs(tmp_path / "bundle" / "mllm", llava.mllm.form, fp16=True), llava.ids()
     positions, _ = llava.prompt.positions.count(row.tolist(), 0)
     whole, _ = graphs.run(graphs.embeds(row, llava.pictures(1)), positions)
     assert np.isfinite(whole).all()
     assert divergence(llava.graphs.run(llava.graphs.embeds(row, llava.pictures(1)), positions)[0], whole).mean() < most
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_every_family_ranks_at_eight_and_four_bits(
+    precision: Any,
+    model: Any,
+    photos: list[Path],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "rar.export.mllm.export.export_graph", lambda _, name, path: copy_graph(model.bundle, name, path)
+    )
+    export_mllm(model.mllm, tmp_path / "bundle", precision)
+    names = ["apple", "apple pie", "a black cat", "烤鸭"]
+    query = Query(load_image(photos[0]), np.zeros(1, np.float32), [Candidate(name, 0.5) for name in names])
+    clip, found = Clip(Bundle.open(tiny_bundle), "cpu", 1), []
+    for bundle in (model.bundle, tmp_path / "bundle"):
+        ranker = MllmRanker(Mllm(Bundle.open(bundle), clip, 1))
+        (ranking,) = ranker.rank([query])
+        assert not ranking.fallback
+        found.append(np.asarray(ranking.scores))
+    # Log-probabilities over the candidates, not far from those at fp32.
+    np.testing.assert_allclose(np.exp(found[1]).sum(), 1, rtol=1e-4)
+    assert 0 < np.abs(found[0] - found[1]).max() < 2
 
 
 def copy_graph(bundle: Path, name: str, path: Path) -> None:
@@ -50,7 +82,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.Tanh(), torch.nn.Linear(512, 256, bias=False))
     path = tmp_path_factory.mktemp("product") / "product.onnx"
-    graph.export_onnx(module.eval(), [torch.zeros(2, 3, 256)], path, inputs=["x"], outputs=["y"], dynamic=[(0, 1)])
+    trace.export_onnx(module.eval(), [torch.zeros(2, 3, 256)], path, inputs=["x"], outputs=["y"], dynamic=[(0, 1)])
     return path
 
 
@@ -101,7 +133,7 @@ def test_int4_keeps_weights_on_a_grid_of_sixteen_values(tmp_path: Path) -> None:
     module = torch.nn.Linear(128, 64, bias=False)
     module.weight.data = torch.from_numpy((codes * scale - offset).astype(np.float32).reshape(64, 128))
     path = tmp_path / "grid.onnx"
-    graph.export_onnx(module.eval(), [torch.zeros(2, 3, 128)], path, inputs=["x"], outputs=["y"], dynamic=[(0, 1)])
+    trace.export_onnx(module.eval(), [torch.zeros(2, 3, 128)], path, inputs=["x"], outputs=["y"], dynamic=[(0, 1)])
     x = chance.standard_normal((1, 5, 128), np.float32)
     share = int4.quantize(path, tmp_path / "q.onnx", measure(path, [{"x": x}]))
     assert share == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,27 @@ import tokenizers
 import transformers
 from PIL import Image
 
+from rar.export.compat import image_processor
 from rar.export.mllm.prompt import LABELS, compare_tokens, prompt_settings, read_prompt
 from rar.export.mllm.source import load
 from rar.export.mllm.template import plain_tokenizer, resolve
 from rar.runtime import ExportError
-from rar.runtime.mllm.prompt import LETTERS, list_names
-from rar.runtime.mllm.tree import PICTURE
+from rar.runtime.rank.mllm.prompt import LETTERS, list_names
+from rar.runtime.rank.mllm.tree import PICTURE
 
 
 def processor(name: str, folder: Path) -> Any:
     """The model's own processor, for one tile of the fixed size."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    images = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+    images = image_processor(str(folder))
     chat = tokenizer.chat_template
     if name == "llava":
         return transformers.AutoProcessor.from_pretrained(folder)
+    if name == "gemma3":
+        return transformers.Gemma3Processor(images, tokenizer, chat_template=chat, image_seq_length=4)
+    if name == "qwen3vl":
+        videos = transformers.Qwen3VLVideoProcessor()
+        return transformers.Qwen3VLProcessor(images, tokenizer, videos, chat_template=chat)
     if name == "smolvlm":
         # SmolVLM's processor writes the same and wants a package for its videos.
         plain = transformers.Idefics3ImageProcessor(**{**images.to_dict(), "do_image_splitting": False})
@@ -40,12 +47,12 @@ def processor(name: str, folder: Path) -> Any:
     return transformers.InternVLProcessor(images, tokenizer, videos, image_seq_length=4, chat_template=chat)
 
 
-@pytest.mark.parametrize("name", ["llava", "smolvlm", "qwen25vl", "internvl"])
-def test_ids_are_those_of_the_models_own_processor(name: str, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue(f"tiny_{name}")
+@pytest.mark.parametrize("name", ["llava", "smolvlm", "qwen25vl", "qwen3vl", "gemma3", "internvl"])
+def test_ids_are_those_of_the_models_own_processor(name: str, tiny_mllm_folder: Callable[[str], Path]) -> None:
+    folder = tiny_mllm_folder(name)
     mllm, own = load(str(folder)), processor(name, folder)
     prompt = read_prompt(prompt_settings(mllm), mllm.tokenizer)
-    picture = Image.new("RGB", (336, 336))
+    picture = Image.new("RGB", mllm.vision_shape[1:])
     for mode, texts in prompt.modes.items():
         for names in (LABELS[:3], LABELS[3:8], LABELS[8:]):
             question = texts["question"].replace("{k}", str(len(names)))
@@ -125,9 +132,7 @@ def test_a_slow_tokenizer_is_refused() -> None:
 def test_tiles_stand_in_the_prompt_as_the_processor_writes_them(tiny_smolvlm: Path) -> None:
     mllm = load(str(tiny_smolvlm), 2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_smolvlm)
-    images = transformers.Idefics3ImageProcessor(
-        **transformers.AutoImageProcessor.from_pretrained(tiny_smolvlm, use_fast=False).to_dict()
-    )
+    images = transformers.Idefics3ImageProcessor(**image_processor(str(tiny_smolvlm)).to_dict())
     own = transformers.Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=tokenizer.chat_template)
     parts = [{"type": "text", "text": "Look."}, {"type": "image"}, {"type": "text", "text": "What?"}]
     chat = own.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
@@ -152,3 +157,14 @@ def test_tiles_are_what_transformers_makes_of_the_parts(name: str, request: pyte
         alone = mllm.vision.vision(quarter[None])[0]  # type: ignore[operator]
     assert embeds.shape == (2, 20, 64)
     torch.testing.assert_close(embeds[1, 4:8], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_tower_without_a_class_token_has_one_token_a_patch(tiny_mllm_folder: Callable[[str], Path]) -> None:
+    assert load(str(tiny_mllm_folder("llava_siglip"))).image_tokens == 16
+    # The end of a line follows.
+    assert load(str(tiny_mllm_folder("llava_onevision"))).image_tokens == 17
+
+
+def test_gemmas_prompts_are_kept_within_the_window_of_its_local_layers(tiny_mllm_folder: Callable[[str], Path]) -> None:
+    mllm = load(str(tiny_mllm_folder("gemma3")))
+    assert (mllm.context, mllm.whole_picture) == (448, True)

@@ -2,24 +2,23 @@
 
 import json
 import os
-import resource
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from memory_model import WIDTH, Model, build, vectors_of
+from bundles import tree
+from memory_model import WIDTH, Model, build, full_disk, vectors_of
 
 from rar.runtime import Bundle, BundleError, InputError, Memory
-from rar.runtime.bundle import annotate, stage, sweep
-from rar.runtime.memory import compact, log, memory, writer
+from rar.runtime.bundle.change import annotate, stage
+from rar.runtime.bundle.unfinished import sweep
+from rar.runtime.memory import compact, handle, log, writer
 
 
 @pytest.fixture
@@ -28,28 +27,21 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def without_lock(root: Path) -> dict[str, bytes]:
     return {name: content for name, content in tree(root).items() if name != "memory.lock"}
 
 
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 GOOD = vectors_of(2, 0)
+
+
+def changes(memory: Memory, name: str) -> list[Callable[[], None]]:
+    """Every kind of change, with a new class of that name."""
+    return [
+        lambda: memory.add(GOOD, ["a", name]),
+        lambda: memory.remove("a"),
+        lambda: memory.relabel("a", name),
+        memory.compact,
+    ]
 
 
 class TestInput:
@@ -180,13 +172,7 @@ class TestReadOnly:
 
     def _refused(self, root: Path) -> int:
         own = Memory.open(root, threads=1)
-        calls: list[Callable[[], None]] = [
-            lambda: own.add(GOOD, ["a", "new"]),
-            lambda: own.remove("a"),
-            lambda: own.relabel("a", "new"),
-            own.compact,
-        ]
-        for call in calls:
+        for call in changes(own, "new"):
             try:
                 call()
             except BundleError as error:
@@ -202,13 +188,7 @@ class TestWriters:
         first, second = Memory.open(root), Memory.open(root)
         first.add(GOOD, ["a", "new"])
         before = tree(root)
-        calls: list[Callable[[], None]] = [
-            lambda: second.add(GOOD, ["a", "other"]),
-            lambda: second.remove("a"),
-            lambda: second.relabel("a", "other"),
-            second.compact,
-        ]
-        for call in calls:
+        for call in changes(second, "other"):
             with pytest.raises(BundleError, match=f"being changed by process {os.getpid()} on "):
                 call()
         assert tree(root) == before
@@ -325,8 +305,10 @@ class TestCompact:
         assert Memory.open(root).parts["pictures"].counts.tolist() == [4, 4, 3, 3, 2]
 
     def test_without_changes_nothing_is_written(self, root: Path) -> None:
-        before = tree(root)
         own = Memory.open(root)
+        own.compact()  # fits the discriminant that the memory was written without
+        own.close()
+        before = tree(root)
         own.compact()
         own.save()
         own.close()
@@ -339,16 +321,18 @@ class TestCompact:
         before = Bundle.open(root).component("memory").info
         own.compact()
         after = Bundle.open(root).component("memory").info
-        assert {**after, "pictures": None, "classes": None} == {**before, "pictures": None, "classes": None}
+        new = {"pictures": None, "classes": None, "discriminant": None}
+        assert {**after, **new} == {**before, **new}
         assert after["classes"] == 5
         changed = {key for key, value in after["pictures"].items() if value != before["pictures"][key]}
-        assert changed <= {"entries", "recall"}
-        assert (after["pictures"]["entries"], after["pictures"]["recall"]) == (14, None)
+        assert changed <= {"entries", "search", "recall"}
+        assert [after["pictures"][key] for key in ("entries", "search", "recall")] == [14, "exact", 1.0]
 
     def test_a_large_part_keeps_its_index_and_small_shards_are_taken_over(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(compact, "_SMALL", 10)
+        monkeypatch.setattr(compact, "_GROWTH", 100)
         own = Memory.open(root)
         sizes = []
         for i in range(12):
@@ -387,7 +371,7 @@ class TestCompact:
         assert [row[0].label for row in Memory.open(root).search(GOOD, 1)] == ["x", "y"]
 
     def test_save_folds_where_it_pays(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(memory, "_ADDED", 10)
+        monkeypatch.setattr(handle, "_ADDED", 10)
         own = Memory.open(root)
         own.add(vectors_of(9, 1), ["a"] * 9)
         own.save()
@@ -498,6 +482,9 @@ class TestLog:
             b"[]",
             b'{"remove": 3}',
             b'{"remove": "nobody"}',
+            b'{"drop": "a"}',
+            b'{"drop": "nobody", "sources": ["x"]}',
+            b'{"drop": "a", "sources": [3]}',
             b'{"relabel": "a"}',
             b'{"relabel": "nobody", "to": "x", "forget": false, "add": {}}',
             b'{"add": {"pictures": {"labels": ["a"], "sources": ["x"]}}}',

@@ -19,13 +19,13 @@ from rar.runtime import _native
 from rar.runtime._native import Graph, search
 
 LEVELS = _native.simd_levels()
-DTYPES = ("f32", "f16", "bf16", "i8", "b1")
+DTYPES = ("f32", "f16", "i8")
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Built:
-    """An index of usearch, what it saves, and its rows as they are stored, widened; bits as 0 and 1."""
+    """An index of usearch, what it saves, and its rows as they are stored, widened."""
 
     index: Index
     file: npt.NDArray[np.uint8]
@@ -36,8 +36,7 @@ class Built:
         return np.zeros(len(self.rows), np.int32)
 
     def distances(self, queries: Floats) -> npt.NDArray[np.float64]:
-        wanted = np.float64(queries > 0) if self.index.dtype.name == "B1" else np.float64(queries)
-        return ((wanted[:, None] - np.float64(self.rows)) ** 2).sum(-1)
+        return ((np.float64(queries)[:, None] - np.float64(self.rows)) ** 2).sum(-1)
 
 
 def build(vectors: Floats, dtype: str, first: int = 0, *, shuffled: bool = False, **options: Any) -> Built:
@@ -45,20 +44,15 @@ def build(vectors: Floats, dtype: str, first: int = 0, *, shuffled: bool = False
 
     Vectors for i8 come in the scale of the bytes.
     """
-    index = Index(ndim=vectors.shape[1], metric="hamming" if dtype == "b1" else "l2sq", dtype=dtype, **options)
+    index = Index(ndim=vectors.shape[1], metric="l2sq", dtype=dtype, **options)
     order = np.random.default_rng(5).permutation(len(vectors)) if shuffled else np.arange(len(vectors))
-    added: Any = np.packbits(vectors > 0, axis=1) if dtype == "b1" else vectors
-    added = np.rint(added).astype(np.int8) if dtype == "i8" else added
+    added: Any = np.rint(vectors).astype(np.int8) if dtype == "i8" else vectors
     index.add(first + order, added[order], threads=1)
     file = np.frombuffer(index.save(), np.uint8).copy()
     count, width = (int(side) for side in file[:8].view(np.uint32))
     stored = file[8 : 8 + count * width].reshape(count, width)
-    if dtype == "b1":
-        values: Any = np.unpackbits(stored, axis=1)[:, : vectors.shape[1]]
-    elif dtype == "bf16":
-        values = (np.uint32(stored.view(np.uint16)) << 16).view(np.float32)
-    else:
-        values = stored.view({"f32": np.float32, "f16": np.float16, "i8": np.int8}[dtype])
+    kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "i8": np.int8}
+    values = stored.view(kinds[dtype])
     rows = np.empty(values.shape, np.float32)
     rows[order] = values
     return Built(index, file, rows)
@@ -111,7 +105,7 @@ def test_distances_of_any_dimension_are_those_of_numpy(simd: str, dtype: str, di
 
 def test_recall_is_that_of_usearch(built: Built, level: str) -> None:
     queries = clustered(200, 85, seed=1)
-    asked: Any = np.packbits(queries > 0, axis=1) if built.index.dtype.name == "B1" else queries
+    asked: Any = queries
     if built.index.dtype.name == "I8":
         queries = np.rint(queries)
         asked = queries.astype(np.int8)
@@ -393,7 +387,7 @@ def test_only_contiguous_bytes_are_a_file(memory: npt.NDArray[Any]) -> None:
         Graph(memory)
 
 
-@pytest.mark.parametrize("options", [{"metric": "cos"}, {"metric": "ip"}, {"dtype": "f64"}])
+@pytest.mark.parametrize("options", [{"metric": "cos"}, {"metric": "ip"}, {"dtype": "f64"}, {"dtype": "bf16"}])
 def test_an_index_of_another_kind_is_refused(options: dict[str, str]) -> None:
     index = Index(**({"ndim": 4, "metric": "l2sq", "dtype": "f32"} | options))
     index.add(np.arange(3), np.ones((3, 4), np.float32))
@@ -443,6 +437,7 @@ def places() -> Places:
         (7, np.uint16(3), "written by usearch 3"),
         (13, np.uint8(ord("c")), "metric"),
         (14, np.uint8(99), "scalar kind 99"),
+        (14, np.uint8(1), "scalar kind 1 "),  # bits
         (15, np.uint8(15), "keys or slots"),
         (16, np.uint8(2), "keys or slots"),
         (17, np.uint64(399), "number of entries"),

@@ -63,6 +63,17 @@ class Growing(RuleBasedStateMachine):
         self.writer.remove(label)
         self.model.remove(label)
 
+    @precondition(lambda self: self.model.entries["pictures"])
+    @rule(data=st.data(), several=st.booleans())
+    def drop(self, data: st.DataObject, several: bool) -> None:
+        label, source, _ = data.draw(st.sampled_from(self.model.entries["pictures"]))
+        own = [entry[1] for entry in self.model.entries["pictures"] if entry[0] == label]
+        sources = own if several else [source]
+        with pytest.raises(InputError, match="has no picture 'nothing'"):
+            self.writer.remove(label, sources=[*sources, "nothing"])
+        self.writer.remove(label, sources=sources)
+        self.model.drop(label, sources)
+
     @precondition(lambda self: self.model.classes)
     @rule(data=st.data(), new=LABELS)
     def relabel(self, data: st.DataObject, new: str) -> None:

@@ -2,16 +2,14 @@
 
 import errno
 import os
-import resource
-import signal
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_model import full_disk
 
 from rar.runtime import BundleError, InputError
 from rar.runtime.memory import log
@@ -37,19 +35,6 @@ def read_well(path: Path, fingerprint: str = MINE) -> Tail:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "memory.log"
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Files cannot grow beyond so many bytes: what a full disk does, as far as a process may do it to itself."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 class TestRead:
@@ -164,6 +149,49 @@ class TestDamage:
             path.write_bytes(bytes_)
             with pytest.raises(BundleError):
                 read(path, MINE)
+
+    @pytest.mark.parametrize("size", [50_000, 100_000])
+    @pytest.mark.parametrize("made_of", ["marks", "long records", "nested records"])
+    def test_no_bytes_cost_more_than_a_few_passes(
+        self, path: Path, size: int, made_of: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The bytes after the last good record may be a stranger's."""
+        write(path, [b"good"])
+        mark = b"\xabREC"
+        forged = {
+            "marks": mark,
+            "long records": mark + (size // 2).to_bytes(4, "little") + bytes(8),
+            "nested records": mark + (64).to_bytes(4, "little") + bytes(8),
+        }[made_of]
+        with path.open("ab") as file:
+            file.write(forged * (size // len(forged)))
+        hashed = 0
+        real = zlib.crc32
+
+        def counted(content: bytes, before: int = 0) -> int:
+            nonlocal hashed
+            hashed += len(content)
+            return real(content, before)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(zlib, "crc32", counted)
+            with suppress(BundleError):  # it may say that the log was altered, or read the good record
+                assert read_well(path).contents == [b"good"]
+        assert hashed < 10 * size
+
+    def test_a_log_beyond_the_limit_is_refused_unread(self, path: Path) -> None:
+        write(path, [b"good"])
+        os.truncate(path, log.MAX_LOG + 1)  # a hole, which takes no room on the disk
+        with pytest.raises(BundleError, match="more than"):
+            read(path, MINE)
+
+    def test_a_full_log_is_said(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer = LogWriter(path, MINE, None)
+        writer.append(b"first")
+        monkeypatch.setattr(log, "MAX_LOG", 120)
+        with pytest.raises(BundleError, match=r"is full; .*rar-export compact"):
+            writer.append(b"second" * 20)
+        assert read_well(path).contents == [b"first"]
 
     def test_a_newer_format(self, path: Path) -> None:
         write(path, [b"x"])

@@ -7,8 +7,8 @@ from memories import add_part, unit
 
 from rar.benchmarks.memory.growth import search_while_growing
 from rar.runtime import Memory
-from rar.runtime.bundle import stage
-from rar.runtime.files import write_json
+from rar.runtime.bundle.change import stage
+from rar.runtime.bundle.files import write_json
 
 DIM = 96
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rar.runtime import ProviderError
-from rar.runtime.engines import Profile
 from rar.runtime.errors import InputError, OutOfMemoryError
 from rar.runtime.session.batches import Piece, batch_axis, plan, run_or_halve, run_pieces
+from rar.runtime.session.tensorrt.stored import Profile
 from rar.runtime.session.tensors import of_array, to_array
 
 
