@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
-from rar.runtime.preprocess import Preprocess
-from rar.runtime.regions import grown
+from rar.runtime.picture.boxes import grown
+from rar.runtime.picture.preprocess import Preprocess
 
 BOX = (165, 60, 285, 200)
 SIDE = 256
@@ -21,8 +21,7 @@ GAP = 8
 WAYS: dict[str, dict[str, Any]] = {
     "grow 1.5, no blur": {"blur": None},
     "blur 0.1 of the box": {},
-    "grow 2.5, mirrored": {"grow": 2.5, "border": "reflect"},
-    "painted, soft edge": {"paint": (124, 116, 104), "feather": 4.0},
+    "grow 2.5": {"grow": 2.5},
 }
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     shown = Image.fromarray(frame)
     draw = ImageDraw.Draw(shown)
     draw.rectangle(BOX, outline="red", width=4)
-    draw.rectangle(grown(BOX, 1.5, width, height, square=True, clip=True), outline="yellow", width=2)
+    draw.rectangle(grown(BOX, 1.5, width, height, square=True), outline="yellow", width=2)
     tiles = [captioned(np.asarray(shown), "frame: box, and box grown")]
     prepare = Preprocess(SIDE, (0, 0, 0), (1, 1, 1))
     for text, options in WAYS.items():

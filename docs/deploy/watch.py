@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Event
 
 from rar.runtime import Recognizer
-from rar.runtime.cli import guard, to_json
+from rar.runtime.cli.guard import guard
+from rar.runtime.cli.recognize import to_json
 from rar.runtime.session import ORDER
 
 _BATCH = 16
@@ -43,11 +44,10 @@ def watch(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     recognizer = Recognizer.open(args.bundle, args.provider)
     logging.getLogger("rar").info("ready: %s", recognizer.clip.sessions.running)
-    k = min(5, recognizer.memory.classes)
     args.outbox.mkdir(parents=True, exist_ok=True)
     with (args.outbox / "results.jsonl").open("a", encoding="utf-8") as results:
         for batch in batches(args.inbox, stop, args.once):
-            for path, result in zip(batch, recognizer.recognize(batch, k), strict=True):
+            for path, result in zip(batch, recognizer.recognize(batch), strict=True):
                 print(to_json(path, result, recognizer.provider), file=results)
             # The results first: a picture that is seen twice is better than one that is lost.
             results.flush()
