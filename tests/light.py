@@ -18,7 +18,7 @@ import pytest
 # Models of PyTorch and engines: with what they bring 6 GB.
 HEAVY = (
     *("torch", "torchvision", "transformers", "open_clip", "timm", "peft", "accelerate", "sentencepiece"),
-    *("onnxscript", "efficientnet_lite_pytorch", "tensorrt", "tensorrt_rtx"),
+    *("onnxscript", "efficientnet_lite_pytorch", "tensorrt_rtx"),
 )
 _PASSED = "light/passed"
 _MISSING = re.compile(r"ModuleNotFoundError: (?:import of |No module named ')(\w+)")

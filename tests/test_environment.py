@@ -7,7 +7,9 @@ import re
 from documents import ROOT
 
 PAGE = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
-_READ = re.compile(r"""(?:environ(?:\.get\(|\[)|getenv\()["'](\w+)["']|["'](\w+)["'] (?:not )?in os\.environ""")
+_READ = re.compile(
+    r"""(?:environ\.get\(|getenv\()["'](\w+)["']|environ\[["'](\w+)["']\](?! = )|["'](\w+)["'] (?:not )?in os\.environ"""
+)
 # Read to be passed on.
 PASSED = {"PATH", "PYTHONPATH", "PYTEST_XDIST_WORKER"}
 
@@ -18,7 +20,7 @@ def read() -> set[str]:
     for top in ("runtime", "export", "serving", "benchmarks", "cpp_ext", "tests", "docs"):
         files += [path for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".cpp", ".h")]
     found = (match for path in files for match in _READ.findall(path.read_text(encoding="utf-8")))
-    return {first or second for first, second in found} - PASSED
+    return {name for names in found for name in names if name} - PASSED
 
 
 def written() -> set[str]:
