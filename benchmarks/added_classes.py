@@ -8,30 +8,17 @@ nearest neighbour and by the discriminant, before the memory is compacted and af
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
-from rar.export.interchange import Embeddings
-from rar.export.memory.build import MemorySource, build_memory
-from rar.export.pictures.embed import embed_images
-from rar.export.pictures.labelled import read_images
-from rar.runtime.bundle.copy import copy
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.memory import Memory
 from rar.runtime.rank.evidence import WIDER, draw
 
 from . import record
-
-Floats = npt.NDArray[np.float32]
+from .left_out import Labelled, embedded, encoder_alone, memories
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,50 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="result file (.json)")
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Embedded pictures."""
-
-    vectors: Floats
-    labels: npt.NDArray[np.str_]
-
-    def of(self, classes: Sequence[str], shots: int | None = None) -> Labelled:
-        """Those of some classes, of each at most so many, the first ones."""
-        places = [np.flatnonzero(self.labels == label)[:shots] for label in classes]
-        rows = np.concatenate(places)
-        return Labelled(self.vectors[rows], self.labels[rows])
-
-
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes."""
     source = Bundle.open(args.encoder)
-    folder = Path(tempfile.mkdtemp(prefix="rar-added-"))
-    try:
-        bundle = copy(Bundle(source.root, {"clip": source.component("clip")}), folder / "bundle", without="")
+    rows = []
+    with encoder_alone(source) as bundle:
         clip = Clip(bundle, args.provider)
         train, test = (embedded(clip, path) for path in (args.train, args.test))
-        names = sorted(set(train.labels.tolist()))
-        rows = []
-        for number in tqdm(range(args.draws), desc="draws", disable=None):
-            new = sorted(np.random.default_rng(number).permutation(names)[: args.left_out].tolist())
-            old = [name for name in names if name not in set(new)]
-            known = train.of(old)
-            embeddings = Embeddings.of(known.vectors, known.labels.tolist())
-            build_memory(bundle, MemorySource(embeddings=embeddings), provider=args.provider)
-            memory = Memory.open(bundle)
-            added = train.of(new, args.shots)
-            memory.add(added.vectors, added.labels.tolist())
-            row: dict[str, Any] = {"draw": number, "classes": new, "added_pictures": len(added.labels)}
+        for drawn in memories(bundle, train, args.left_out, args.draws, args.provider):
+            added, kinds = train.of(drawn.new, args.shots), {"new": drawn.new, "old": drawn.old}
+            drawn.memory.add(added.vectors, added.labels.tolist())
+            row: dict[str, Any] = {"draw": drawn.number, "classes": drawn.new, "added_pictures": len(added.labels)}
             for when in ("added", "compacted"):
-                row[when] = {kind: _measure(memory, test.of(of), args.k) for kind, of in (("new", new), ("old", old))}
-                memory.compact()
-            memory.close()
+                row[when] = {kind: _measure(drawn.memory, test.of(of), args.k) for kind, of in kinds.items()}
+                drawn.memory.compact()
             rows.append(row)
-            print(f"draw {number}: {_told(row)}")
-        mean = {when: {kind: _mean(rows, when, kind) for kind in ("new", "old")} for when in ("added", "compacted")}
-        print(f"mean: {_told(mean)}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            print(f"draw {drawn.number}: {_told(row)}")
+    mean = {when: {kind: _mean(rows, when, kind) for kind in ("new", "old")} for when in ("added", "compacted")}
+    print(f"mean: {_told(mean)}")
     result = {
         "environment": record.environment(),
         "encoder": record.encoder(source, clip.visual.provider),
@@ -101,12 +62,6 @@ def run(args: argparse.Namespace) -> int:
     }
     record.write(result, args.out)
     return 0
-
-
-def embedded(clip: Clip, path: str) -> Labelled:
-    """Embeds labelled pictures."""
-    images = read_images(path)
-    return Labelled(embed_images(clip, images), np.array([image.label for image in images]))
 
 
 def _measure(memory: Memory, pictures: Labelled, k: int) -> dict[str, float]:

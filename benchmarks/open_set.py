@@ -11,22 +11,16 @@ An MLLM takes no part: one that was fine-tuned on all classes knows those that a
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from rar.export.interchange import Embeddings
-from rar.export.memory.build import MemorySource, build_memory
 from rar.export.pictures.embed import embed_images
 from rar.export.pictures.labelled import LabelledImage
 from rar.export.tune.unknown import area, fit_unknown
-from rar.runtime.bundle.copy import copy
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import InputError
@@ -37,7 +31,7 @@ from rar.runtime.memory.strangers import POOL, RATE, traits_of_nearest
 from rar.runtime.picture.folder import find_images
 
 from . import record
-from .added_classes import Labelled, embedded
+from .left_out import Labelled, embedded, encoder_alone, memories
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -61,32 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes."""
     source = Bundle.open(args.encoder)
-    folder = Path(tempfile.mkdtemp(prefix="rar-open-set-"))
-    try:
-        bundle = copy(Bundle(source.root, {"clip": source.component("clip")}), folder / "bundle", without="")
+    rows = []
+    with encoder_alone(source) as bundle:
         clip = Clip(bundle, args.provider)
         train = embedded(clip, args.train) if args.train else _remembered(source)
         test = embedded(clip, args.test)
         val = embedded(clip, args.val) if args.val else None
         far = embed_images(clip, [LabelledImage(path, "far") for path in find_images(Path(args.far))])
-        names = sorted(set(train.labels.tolist()))
-        rows = []
-        for number in tqdm(range(args.draws), desc="draws", disable=None):
-            new = sorted(np.random.default_rng(number).permutation(names)[: args.left_out].tolist())
-            old = [name for name in names if name not in set(new)]
-            known = train.of(old)
-            embeddings = Embeddings.of(known.vectors, known.labels.tolist())
-            build_memory(bundle, MemorySource(embeddings=embeddings), provider=args.provider)
-            memory = Memory.open(bundle)
-            asked = {"known": test.of(old).vectors, "near": test.of(new).vectors, "far": far}
-            row = {"draw": number, "classes": new, **_measure(memory, asked, val.of(old) if val else None)}
-            memory.close()
+        for drawn in memories(bundle, train, args.left_out, args.draws, args.provider):
+            asked = {"known": test.of(drawn.old).vectors, "near": test.of(drawn.new).vectors, "far": far}
+            measured = _measure(drawn.memory, asked, val.of(drawn.old) if val else None)
+            row = {"draw": drawn.number, "classes": drawn.new, **measured}
             rows.append(row)
-            print(f"draw {number}\n{_told(row)}")
-        mean = _mean([{key: row[key] for key in ("ways", "reject")} for row in rows])
-        print(f"mean\n{_told(mean)}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            print(f"draw {drawn.number}\n{_told(row)}")
+    mean = _mean([{key: row[key] for key in ("ways", "reject")} for row in rows])
+    print(f"mean\n{_told(mean)}")
     found = {
         "environment": record.environment(),
         "encoder": record.encoder(source, clip.visual.provider),

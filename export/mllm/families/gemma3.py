@@ -14,20 +14,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ...compat import features
 from ...encoder.huggingface import read_preprocess
 from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
-
-
-class _Vision(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> Any:
-        return features(self.model.get_image_features(pixels))
+from .vision import Vision
 
 
 def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
@@ -60,7 +51,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     return Mllm(
         **{**common, "context": min(common["context"], window)},
         architecture="gemma3",
-        vision=_Vision(model).eval(),
+        vision=Vision(model).eval(),
         vision_shape=(3, preprocess.size, preprocess.size),
         decoder=Decoder(model.language_model, loaded.model.lm_head),
         template=template.pieces,

@@ -13,21 +13,12 @@ from PIL import Image
 from rar.runtime.errors import ExportError
 from rar.runtime.picture.preprocess import Preprocess
 
-from ...compat import features
 from ...encoder.huggingface import read_preprocess
 from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
 from .tiles import Tiled, check_tiles
-
-
-class _Vision(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> Any:
-        return features(self.model.get_image_features(pixels))
+from .vision import Vision
 
 
 def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
@@ -43,7 +34,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
             f"{loaded.folder}: pictures of {one.size} pixels for a tower that takes others have no form"
             "; choose another model"
         )
-    vision: torch.nn.Module = _Vision(model).eval()
+    vision: torch.nn.Module = Vision(model).eval()
     tiled = Tiled(vision, one.size, rows, images.resample) if rows > 1 else None
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
     template = loaded.resolve(image, [tokenizer.start_image_token, image, tokenizer.end_image_token])
