@@ -23,6 +23,7 @@ from .loop import GATES, UNKNOWN, Answer, Asked, Gate, Plan, RegionsAsked, Unkno
 from .machine.cores import usable_cores
 from .memory import Memory, Retrieval
 from .memory.info import MemoryInfo
+from .memory.state import USUAL_K
 from .memory.strangers import NEEDS, Strangers
 from .picture.boxes import Blur, Boxes, Growth
 from .picture.given import Given, is_single
@@ -390,7 +391,7 @@ class Recognizer:
             InputError: `k` is out of range, or the recognizer is closed.
         """
         self._feed.check()
-        k = self.memory.check_k(k)
+        k = self._k(k)
         pace = Pace.of(batch_size, None, "every")
         for batch in self._feed.of_pictures(self._feed.pictures(source, pace), pace):
             yield from self._answer.retrieve(batch, k, Within(), evidence=False)
@@ -407,7 +408,7 @@ class Recognizer:
         unknown: Unknown = "answer",
     ) -> Plan:
         self._feed.check()
-        k = self.memory.check_k(k, labels, tags)
+        k = self._k(k, labels, tags)
         rank = self.default_rank if rank is None else rank
         if gate not in GATES:
             raise InputError(f"gate {gate!r} is unknown; choose {', '.join(GATES)}")
@@ -449,6 +450,12 @@ class Recognizer:
             useless=useless,
             strangers=self._strangers() if unknown == "reject" else None,
         )
+
+    def _k(self, k: int | None, labels: Collection[str] | None = None, tags: Collection[str] | None = None) -> int:
+        """The candidates of each picture: what is there now bounds only who asks for more."""
+        checked = self.memory.check_k(k, labels, tags)
+        # Classes may be added while a stream runs; a search gives fewer where there are fewer.
+        return USUAL_K if k is None else checked
 
     def _strangers(self) -> Strangers:
         """How pictures of none of the classes are told: as `rar-export tune` fitted it, or else the memory's build."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-# Models of PyTorch and engines: with what they bring 6 GB.
+# Models of PyTorch and engines, with what they bring 6 GB, and what only benchmarks compare with.
 HEAVY = (
     *("torch", "torchvision", "transformers", "open_clip", "timm", "peft", "accelerate", "sentencepiece"),
-    *("onnxscript", "efficientnet_lite_pytorch", "tensorrt_rtx"),
+    *("onnxscript", "efficientnet_lite_pytorch", "tensorrt_rtx", "hnswlib", "lvis", "pycocotools"),
 )
 _PASSED = "light/passed"
 _MISSING = re.compile(r"ModuleNotFoundError: (?:import of |No module named ')(\w+)")
@@ -83,8 +83,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         left = [report for report in skipped.values() if _NEEDED.search(str(report.longrepr))]
         modules = sum(isinstance(report, pytest.CollectReport) for report in left)
         terminalreporter.write_line(
-            f"left out, for they need PyTorch or TensorRT-RTX: {modules} modules and folders of tests, and "
-            f"{len(left) - modules} single tests; `make test-all` runs them too"
+            f"left out, for they need PyTorch, TensorRT-RTX or peers of benchmarks: {modules} modules and folders of "
+            f"tests, and {len(left) - modules} single tests; `make test-all` runs them too"
         )
 
 

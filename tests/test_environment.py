@@ -8,7 +8,8 @@ from documents import ROOT
 
 PAGE = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
 _READ = re.compile(
-    r"""(?:environ\.get\(|getenv\()["'](\w+)["']|environ\[["'](\w+)["']\](?! = )|["'](\w+)["'] (?:not )?in os\.environ"""
+    r"""(?:environ\.get\(|getenv\()["'](\w+)["']|environ\[["'](\w+)["']\](?! = )"""
+    r"""|["'](\w+)["'] (?:not )?in os\.environ"""
 )
 # Read to be passed on.
 PASSED = {"PATH", "PYTHONPATH", "PYTEST_XDIST_WORKER"}

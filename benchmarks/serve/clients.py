@@ -22,7 +22,7 @@ class Seen:
     Attributes:
         latencies: Seconds from a request to its answer, of those that were answered.
         batches: How many pictures shared the batch of each.
-        wrong: Answers with another label than the library's.
+        wrong: Answers with a label that the library gives neither before nor after the change beside.
         refused: Requests that were told to come back later.
         failed: Why a request failed, if one did.
     """
@@ -34,13 +34,13 @@ class Seen:
     failed: str | None = None
 
 
-def ask(url: str, pictures: list[bytes], labels: list[str | None], clients: int, seconds: float) -> Seen:
+def ask(url: str, pictures: list[bytes], labels: list[list[str | None]], clients: int, seconds: float) -> Seen:
     """Asks by so many clients, each one picture after the other, for so long.
 
     Args:
         url: The server's.
         pictures: What they send.
-        labels: The answers that are right.
+        labels: The answers that are right, of each picture.
         clients: How many there are.
         seconds: How long they ask.
     """
@@ -55,7 +55,9 @@ def ask(url: str, pictures: list[bytes], labels: list[str | None], clients: int,
     return seen
 
 
-def _client(url: str, pictures: list[bytes], labels: list[str | None], number: int, end: float, seen: Seen) -> None:
+def _client(
+    url: str, pictures: list[bytes], labels: list[list[str | None]], number: int, end: float, seen: Seen
+) -> None:
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
     turn = number * len(pictures) // 16
@@ -74,7 +76,7 @@ def _client(url: str, pictures: list[bytes], labels: list[str | None], number: i
                 raise RuntimeError(f"{response.status}: {content.get('error')}")
             seen.latencies.append(monotonic() - start)
             seen.batches.append(content["batch"])
-            seen.wrong += content["results"][0]["label"] != labels[place]
+            seen.wrong += content["results"][0]["label"] not in labels[place]
     except (OSError, RuntimeError, http.client.HTTPException, ValueError) as error:
         seen.failed = f"{type(error).__name__}: {error}"
     finally:

@@ -34,6 +34,8 @@ from .. import record
 from ..usage import memory
 
 _SAMPLE_S = 0.5
+# The class that is taught and removed while the server is asked.
+_BESIDE = "beside"
 # Resident memory may be this much larger at the end than after the warm-up: buffers of allocators, and the log.
 _FLAT_BYTES = 24 * 2**20
 _PICTURES = 256
@@ -169,14 +171,12 @@ def _pictures(given: Sequence[str]) -> list[Path]:
 
 
 def _rounds(bundle: Path, pictures: list[Path], args: argparse.Namespace) -> tuple[list[Round], Beside]:
-    beside, rounds = Beside(), []
+    beside, rounds, labels = Beside(), [], _labels(bundle, pictures, args)
     with (
         Recognizer.open(bundle, args.provider, threads=args.threads) as recognizer,
         _served(bundle, args) as (url, process),
         tqdm(total=2 * args.rounds, desc="turns", disable=None) as bar,
     ):
-        # The library's own labels, with the memory as it is before anything is taught.
-        labels = [result.label for result in recognizer.recognize(pictures)]
         asked = json.dumps({"pictures": [str(path) for path in pictures], "labels": labels})
         for _ in range(args.rounds):
             offline = _offline(recognizer, pictures, args.batch_size, args.seconds)
@@ -188,6 +188,16 @@ def _rounds(bundle: Path, pictures: list[Path], args: argparse.Namespace) -> tup
             rounds.append(Round(offline, served, seen))
             bar.update()
     return rounds, beside
+
+
+def _labels(bundle: Path, pictures: list[Path], args: argparse.Namespace) -> list[list[str | None]]:
+    """The library's own answers, as the memory is and with what is taught beside: that takes a candidate's place."""
+    with Recognizer.open(bundle, args.provider, threads=args.threads) as recognizer:
+        before = [result.label for result in recognizer.recognize(pictures)]
+        recognizer.memory.add([_grey()], _BESIDE)
+        after = [result.label for result in recognizer.recognize(pictures)]
+        recognizer.memory.remove(_BESIDE)
+    return [list(pair) for pair in zip(before, after, strict=True)]
 
 
 def _offline(recognizer: Recognizer, pictures: Sequence[Path], size: int, seconds: float) -> float:
@@ -266,10 +276,9 @@ def _change(url: str, beside: Beside, over: threading.Event) -> None:
 
     try:
         while not over.wait(0.5):
-            label = f"beside-{beside.changes}"
-            change("POST", f"/memory?labels={label}", 201, grey)
+            change("POST", f"/memory?labels={_BESIDE}", 201, grey)
             over.wait(0.5)
-            change("DELETE", f"/memory/{label}", 200)
+            change("DELETE", f"/memory/{_BESIDE}", 200)
             beside.changes += 1
     except (OSError, http.client.HTTPException) as error:
         beside.failed = f"{type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ from .part import Modality, Part
 from .replay import replayed
 
 # Candidates where no number is asked for and there are as many classes.
-_USUAL_K = 5
+USUAL_K = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Scope:
             InputError: k is below 1 or above the number of classes.
         """
         if k is None:
-            k = max(1, min(_USUAL_K, self.classes))
+            k = max(1, min(USUAL_K, self.classes))
         if not 1 <= k <= self.classes:
             allowed = "the memory holds" if self.allowed is None else "the filter leaves"
             raise InputError(f"k={k}, but {allowed} {self.classes} classes; choose 1 to {self.classes}")

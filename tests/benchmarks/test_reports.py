@@ -19,6 +19,7 @@ def run(*arguments: str | Path, out: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.usefixtures("pytorch")
 def test_retrieval_by_name_is_within_three_points_of_the_backbones_classifier(
     starter: Path, imagenet_samples: Path, tmp_path: Path
 ) -> None:

@@ -595,6 +595,17 @@ class TestFilter:
             assert len(result.candidates) == 5
             assert own.memory.check_k(None) == len(own.memory.search(own.clip.embed_texts(["a"]))[0]) == 5
 
+    def test_without_k_a_stream_has_more_candidates_as_classes_are_added(
+        self, pictures_bundle: Path, writable: Callable[[Path], Path], class_pictures: list[Path]
+    ) -> None:
+        with Recognizer.open(writable(pictures_bundle), "cpu") as own:
+            counts = []
+            for result in own.stream([class_pictures[0]] * 12, rank="none", batch_size=1):
+                counts.append(len(result.candidates))
+                if len(counts) == 1:
+                    own.memory.add(class_pictures[:3], ["a", "b", "c"])
+        assert (counts[0], counts[-1]) == (4, 5)
+
     def test_a_filter_that_leaves_nothing(self, recognizer: Recognizer) -> None:
         with pytest.raises(InputError, match="the filter leaves 0 classes"):
             recognizer.recognize([], labels=[])

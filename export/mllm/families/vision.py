@@ -17,4 +17,5 @@ class Vision(torch.nn.Module):
         self.model = model
 
     def forward(self, pixels: torch.Tensor) -> Any:
+        """Embeds pictures."""
         return features(self.model.get_image_features(pixels))

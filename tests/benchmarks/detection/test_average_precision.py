@@ -9,6 +9,9 @@ from boxes import write
 from rar.benchmarks.detection.average_precision import average_precision
 from rar.runtime.errors import InputError
 
+pytest.importorskip("pycocotools")
+pytest.importorskip("lvis")
+
 # Precision is read at the 101 recalls 0, 0.01, ... 1: of two objects one found first, then a wrong box, then the other.
 ONE_WRONG_BETWEEN = 100 * (51 * 1 + 50 * 2 / 3) / 101
 

@@ -28,6 +28,7 @@ def folder(tmp_path: Path, labelled_folder: Path) -> Path:
 
 
 def test_report(pictures_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pycocotools")
     proposals = [
         {"image_id": 10, "bbox": [0, 0, 80, 80], "score": 0.9},
         {"image_id": 11, "bbox": [0, 80, 80, 80], "score": 0.1},

@@ -128,6 +128,7 @@ class Scattered(Synthetic):
 
 
 def test_peers_find_what_exact_search_does_and_less_on_a_narrow_walk(tmp_path: Path) -> None:
+    pytest.importorskip("hnswlib")
     data = Scattered(1500, queries=64)
     write_queries(data, tmp_path)
     queries = read_queries(tmp_path)
@@ -154,6 +155,7 @@ def _some_peers() -> list[Contender]:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run in small: thousands for a million, and the settings that everything else needs."""
+    pytest.importorskip("hnswlib")
     out = tmp_path_factory.mktemp("memory") / "result.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
