@@ -96,7 +96,6 @@ async function start() {
     $("about").textContent = `${about.classes} classes, on ${about.provider}`;
     $("rank").append(...about.ranks.map((rank) => new Option(rank, rank)));
     $("k").max = about.classes;
-    if (about.classes < 5) $("k").value = about.classes;
   } catch (error) { tell(error.message); }
 }
 
