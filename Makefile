@@ -39,7 +39,8 @@ OLDEST := transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
 oldest: $(READY)
 	test -d build/oldest || $(PIP) --no-deps --target build/oldest $(OLDEST)
 	PYTHONPATH=build/oldest $(BIN)/python -m pytest -n 2 --dist loadgroup tests/export/mllm/test_parity.py \
-		tests/export/mllm/test_template.py tests/export/mllm/test_adapter.py tests/export/encoder
+		tests/export/mllm/test_template.py tests/export/mllm/test_adapter.py tests/export/encoder \
+		tests/export/starter/test_skeletons.py
 
 # What `test-all` leaves out for time: engines of every model for further cards.
 matrix: $(READY)

@@ -84,7 +84,7 @@ class Graph:
         self.nodes.append(helper.make_node("Div", [raw, length], [output]))
         gives = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", DIM])
         graph = helper.make_graph(self.nodes, path.stem, [takes], [gives], self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
         onnx.checker.check_model(model, full_check=True)
         files.save(model, path)
 

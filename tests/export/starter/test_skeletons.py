@@ -1,4 +1,4 @@
-"""The stored graphs, filled from the packages, are those that PyTorch exports, bit for bit."""
+"""The stored graphs, filled from the packages, are those that PyTorch exports: what they compute, and bit for bit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import transformers
 from onnx import numpy_helper
 
 from rar.export.starter import packages, skeletons, store, towers
 from rar.export.starter.recipes import find_recipes
 from rar.runtime.errors import ExportError
+from rar.runtime.session.checks import check_file, read_runs
+
+# The version that the stored graphs were exported with (`make oldest` has it), and the graphs in which it has no part.
+STORED_WITH = "4.57."
+ALIKE = ("visual", "vision", "embed")
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +42,33 @@ def weights(model: onnx.ModelProto) -> dict[str, tuple[str, tuple[int, ...], byt
     return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
+def outputs(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(inputs)))
+
+
+@pytest.mark.parametrize("name", skeletons.GRAPHS)
+def test_both_ways_compute_the_same(name: str, of_pytorch: Path, tensors: packages.Tensors, tmp_path: Path) -> None:
+    skeletons.fill(name, tensors, tmp_path / f"{name}.onnx")
+    (run, *_) = read_runs(packages.STORED / check_file(name.removesuffix("-thin")), "clip")
+    for ours, theirs in zip(
+        *(outputs(folder / f"{name}.onnx", run.inputs) for folder in (tmp_path, of_pytorch)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("name", skeletons.GRAPHS)
 def test_both_ways_make_the_same_graph_bit_for_bit(
     name: str, of_pytorch: Path, tensors: packages.Tensors, tmp_path: Path
 ) -> None:
+    if name not in ALIKE and not transformers.__version__.startswith(STORED_WITH):
+        pytest.skip(f"stored with transformers {STORED_WITH}, whose models compute the same by other nodes")
     skeletons.fill(name, tensors, tmp_path / f"{name}.onnx")
     ours, theirs = (onnx.load(str(folder / f"{name}.onnx")) for folder in (tmp_path, of_pytorch))
-    assert weights(ours) == weights(theirs), "make the stored graphs anew: python -m rar.export.starter.store"
+    # By names, lest a difference be printed as megabytes.
+    filled, exported = weights(ours), weights(theirs)
+    differing = [key for key in filled | exported if filled.get(key) != exported.get(key)]
+    assert not differing, "make the stored graphs anew: python -m rar.export.starter.store"
     for part in ("node", "input", "output", "value_info"):
         assert list(getattr(ours.graph, part)) == list(getattr(theirs.graph, part))
 
