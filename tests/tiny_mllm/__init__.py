@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from .fastvlm import write_fastvlm
 from .gemma import write_gemma3
 from .internvl import write_internvl, write_internvl35
 from .llava import write_llava, write_llava_onevision, write_llava_siglip
@@ -25,6 +26,7 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "llava": write_llava,
     "llava_siglip": write_llava_siglip,
     "llava_onevision": write_llava_onevision,
+    "fastvlm": write_fastvlm,
     "smolvlm": write_smolvlm,
     "smolvlm2": write_smolvlm2,
     "qwen25vl": write_qwen25vl,
@@ -43,7 +45,7 @@ def tiny_mllm_folder(pytorch: None, tmp_path_factory: pytest.TempPathFactory) ->
 
     def write(name: str) -> Path:
         if name not in made:
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)  # it is there where a writer has skipped a test
             made[name] = WRITERS[name](folder / name)
         return made[name]
 
