@@ -266,35 +266,60 @@ def test_imagenets_templates_are_those_of_clips_authors() -> None:
         read_templates(["a photo"])
 
 
-def test_mobileclip_2s_tower_of_timm_is_exported_through_open_clip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+_FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)}
+_PE_CORE = {"depth": 2, "embed_dim": 64, "num_heads": 2, "img_size": 64, "ref_feat_shape": (4, 4)}
+
+
+@pytest.mark.parametrize(
+    ("tower", "smaller", "pool", "text", "prepared"),
+    [
+        pytest.param(
+            "fastvit_mci0", _FASTVIT, "avg", {"no_causal_mask": True}, ([0.0] * 3, [1.0] * 3), id="MobileCLIP"
+        ),
+        pytest.param(
+            "vit_pe_core_tiny_patch16_384",
+            _PE_CORE,
+            "map",
+            {"context_length": 32},
+            ([0.5] * 3, [0.5] * 3),
+            id="PE-Core",
+        ),
+    ],
+)
+def test_towers_of_timm_are_exported_through_open_clip(
+    tower: str,
+    smaller: dict[str, object],
+    pool: str,
+    text: dict[str, object],
+    prepared: tuple[list[float], list[float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import open_clip
     from timm.models import _registry
 
-    tower, smaller = "fastvit_mci0", {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)}
     monkeypatch.setitem(_registry._model_entrypoints, tower, partial(_registry._model_entrypoints[tower], **smaller))
-    config = tmp_path / "tiny_timm.json"
-    config.write_text(
-        json.dumps(
-            {
-                "embed_dim": 32,
-                "vision_cfg": {
-                    "image_size": 64, "timm_model_name": tower, "timm_model_pretrained": False, "timm_pool": "avg",
-                    "timm_proj": None,
-                },
-                "text_cfg": {
-                    "context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1,
-                    "no_causal_mask": True,
-                },
-                "custom_text": True,
-            }
-        )
-    )  # fmt: skip
-    open_clip.add_model_config(config)
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {
+            "image_size": 64, "timm_model_name": tower, "timm_model_pretrained": False, "timm_pool": pool,
+            "timm_proj": None,
+        },
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, **text},
+        "custom_text": True,
+    }  # fmt: skip
+    mean, std = prepared
+    prepares = {"mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": prepares})
+    )
     torch.manual_seed(0)
-    torch.save(open_clip.create_model("tiny_timm").state_dict(), tmp_path / "tiny_timm.pt")
-    encoder = openclip.load(str(config), str(tmp_path / "tiny_timm.pt"))
+    network = open_clip.create_model(f"local-dir:{tmp_path / 'model'}", load_weights=False)
+    torch.save(network.state_dict(), tmp_path / "model" / "open_clip_pytorch_model.bin")
+    encoder = openclip.load(str(tmp_path / "model"), None)
+    assert (encoder.preprocess.fit, encoder.preprocess.filter) == ("squash", "bilinear")
+    assert list(encoder.preprocess.mean) == mean
     info = export_clip(encoder, tmp_path / "bundle", "fp32")
     assert info["parity"]["visual"]["min"] >= 0.9999
     assert info["parity"]["text"]["min"] >= 0.9999
