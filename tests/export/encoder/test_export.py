@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rar.export.encoder.model import DualEncoder
 from rar.export.encoder.templates import read_templates
 from rar.export.graphs.precisions import PRECISIONS, Precision
 from rar.export.pictures.photos import checked_photos
-from rar.runtime import Bundle, ExportError, InputError, Recognizer
+from rar.runtime import Bundle, ExportError, InputError, Preprocess, Recognizer
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.picture.load import load_image
 from rar.runtime.session.checks import Limit, load_runs
@@ -205,7 +206,7 @@ def test_an_incomplete_hugging_face_folder_is_refused(missing: str, hugging_face
 
 def test_another_hugging_face_architecture_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ExportError, match="is a bert model; supported are clip, metaclip_2, siglip, dinov2"):
+    with pytest.raises(ExportError, match=r"is a bert model; supported are clip, .*, dinov2, .*, dinov3_vit"):
         huggingface.load(str(tmp_path))
 
 
@@ -243,6 +244,28 @@ def test_a_tower_of_pictures_alone_makes_a_memory_of_pictures(
     assert parity.cosines(clip.embed_pixels(pixels), own).min() >= 0.9999
     with pytest.raises(InputError, match="sees pictures only"):
         clip.embed_names(["cat"])
+
+
+def test_dinov3_sees_pictures_that_differ_by_the_rounding_of_a_grey_level(
+    hugging_face_dinov3: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    encoder = huggingface.load(str(hugging_face_dinov3))
+    info = export_clip(encoder, tmp_path / "bundle")
+    assert info["parity"]["visual"]["min"] >= 0.9999
+    prepared = info["parity"]["preprocess"]
+    assert 1e-5 < prepared["max_difference"] < 1 / 255 / min(encoder.preprocess.std)
+    assert 0.9999 <= prepared["cosine"] < 1
+    clip = Clip(Bundle.open(tmp_path / "bundle"), "cpu")
+    pictures = [load_image(path) for path in photos[:6]]
+    processor = transformers.AutoImageProcessor.from_pretrained(hugging_face_dinov3)
+    model = transformers.AutoModel.from_pretrained(hugging_face_dinov3).eval()
+    with torch.inference_mode():
+        own = model(**processor([Image.fromarray(picture) for picture in pictures], return_tensors="pt"))
+    assert parity.cosines(clip.embed_pixels(clip.preprocess(pictures)), own.pooler_output.numpy()).min() >= 0.9999
+    # A resize that is another one altogether is still refused.
+    other = replace(encoder, preprocess=Preprocess.from_dict({**encoder.preprocess.to_dict(), "filter": "lanczos"}))
+    with pytest.raises(ExportError, match="prepares pictures otherwise"):
+        export_clip(other, tmp_path / "other")
 
 
 def test_names_are_written_in_the_templates_that_were_named(tiny_openclip: tuple[Path, Path], tmp_path: Path) -> None:
