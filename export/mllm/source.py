@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "qwen3_vl": "qwen3vl",
     "internvl": "internvl",
     "gemma3": "gemma3",
+    "lfm2_vl": "lfm2vl",
 }
 
 

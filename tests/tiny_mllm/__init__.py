@@ -15,6 +15,7 @@ import pytest
 from .fastvlm import write_fastvlm
 from .gemma import write_gemma3
 from .internvl import write_internvl, write_internvl35
+from .lfm2vl import write_lfm2vl
 from .llava import write_llava, write_llava_onevision, write_llava_siglip
 from .parts import LLAMA, byte_level, corpus, sentencepiece_like
 from .qwen import write_qwen3vl, write_qwen25vl
@@ -34,6 +35,7 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "gemma3": write_gemma3,
     "internvl": write_internvl,
     "internvl35": write_internvl35,
+    "lfm2vl": write_lfm2vl,
 }
 
 
