@@ -26,6 +26,7 @@ ARCHITECTURES = {
     "internvl": "internvl",
     "gemma3": "gemma3",
     "lfm2_vl": "lfm2vl",
+    "lfm2-vl": "lfm2vl",  # what transformers 4 calls it once it is read
 }
 
 

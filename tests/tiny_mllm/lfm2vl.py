@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from .parts import LLAMA, byte_level, save
@@ -51,4 +52,8 @@ def write_lfm2vl(folder: Path) -> Path:
         downsample_factor=2,
     )  # fmt: skip
     model = transformers.Lfm2VlForConditionalGeneration(config)
-    return save(model, tokenizer.eos_token_id, folder)
+    save(model, tokenizer.eos_token_id, folder)
+    # transformers 4 writes a name that it does not read.
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "lfm2_vl"}))
+    return folder
