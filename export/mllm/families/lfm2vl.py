@@ -109,7 +109,8 @@ class HybridDecoder(Decoder):
         gate, after, inner = conv.in_proj(hidden).chunk(3, -1)
         new = gate * inner
         batch, length, width = new.shape
-        parts = torch.nn.functional.pad(new, (0, -width % self._whole)).split(self.kv_heads * self.head_dim, -1)
+        padded = torch.nn.functional.pad(new, (0, -width % self._whole))
+        parts = torch.split(padded, self.kv_heads * self.head_dim, -1)
         heads = [part.reshape(batch, length, self.kv_heads, self.head_dim).transpose(1, 2) for part in parts]
         held = [
             kept
