@@ -7,11 +7,19 @@ from typing import Any
 
 
 def image_processor(source: str) -> Any:
-    """The image processor of a folder or hub name in the form that works with Pillow: its pixels are the runtime's."""
+    """The image processor of a folder or hub name in the form that works with Pillow: its pixels are the runtime's.
+
+    If it has no such form, torchvision's.
+    """
     import transformers
 
-    way: dict[str, Any] = {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}
-    return transformers.AutoImageProcessor.from_pretrained(source, **way)
+    read: Any = transformers.AutoImageProcessor.from_pretrained
+    if not transformers.__version__.startswith("4."):
+        return read(source, backend="pil")
+    try:
+        return read(source, use_fast=False)
+    except ValueError:  # as DINOv3's, which has torchvision's form alone; 5 takes that by itself
+        return read(source, use_fast=True)
 
 
 def features(output: Any) -> Any:

@@ -30,7 +30,7 @@ def add_parsers(commands: Commands) -> None:
     origin.add_argument(
         "--hf",
         metavar="DIR",
-        help="a Hugging Face folder or hub name: CLIP, MetaCLIP 2, SigLIP (2), DINOv2",
+        help="a Hugging Face folder or hub name: CLIP, MetaCLIP 2, SigLIP (2), DINOv2, DINOv3",
     )
     clip.add_argument("--pretrained", metavar="TAG_OR_FILE", help="open_clip's weights: a tag or a checkpoint file")
     clip.add_argument(

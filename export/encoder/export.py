@@ -73,10 +73,17 @@ def export_clip(
     calibrating, comparing = pictures[::2], pictures[1::2]
     result: dict[str, Any] = {
         "preprocess": prepare.compare(
-            encoder.preprocess, encoder.reference_preprocess, encoder.source, comparing, prepare.UPRIGHT_AND_FLAT
+            encoder.preprocess,
+            encoder.reference_preprocess,
+            encoder.source,
+            comparing,
+            prepare.UPRIGHT_AND_FLAT,
+            encoder.rounded,
         )
     }
     towers = [_visual(encoder, calibrating, comparing)]
+    if encoder.rounded:
+        result["preprocess"]["cosine"] = parity.compare_prepared(encoder, comparing)
     if encoder.text is not None:
         result["tokenizer"] = parity.compare_tokenizer(encoder)
         towers.append(_text(encoder, encoder.text))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _MODELS = ("clip", "metaclip_2", "siglip")
-# Picture towers without a text tower.
-_PICTURES = ("dinov2", "dinov2_with_registers")
+# Picture towers without a text tower, and by how many grey levels the runtime prepares pictures otherwise.
+_PICTURES = {"dinov2": 0, "dinov2_with_registers": 0, "dinov3_vit": 1}
 
 
 def load(folder: str) -> DualEncoder:
@@ -95,11 +95,14 @@ def load(folder: str) -> DualEncoder:
 
 
 def _pictures_only(folder: str, config: Any, network: Any, processor: Any) -> DualEncoder:
-    """A tower whose embedding is its class token, as DINO's authors retrieve with."""
+    """A tower whose embedding is its class token, as DINO's authors retrieve with.
+
+    DINOv3's processor makes a picture floating point before it resizes it; the runtime resizes whole grey levels.
+    """
     import torch
 
     def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
-        return np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
+        return np.asarray(processor(image, return_tensors="pt")["pixel_values"][0])
 
     class Visual(torch.nn.Module):
         def __init__(self) -> None:
@@ -119,6 +122,7 @@ def _pictures_only(folder: str, config: Any, network: Any, processor: Any) -> Du
         reference_preprocess=reference_preprocess,
         reference_tokenize=None,
         templates=(),
+        rounded=_PICTURES[config.model_type],
     )
 
 

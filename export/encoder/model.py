@@ -50,6 +50,8 @@ class DualEncoder:
         templates: Prompt templates for class names.
         visual_outputs: The outputs of `visual`. `image_features`, float32 [N, t, C], is for an MLLM that sees by them;
             `region_embeds`, float32 [N, q, d], and `region_boxes`, float32 [N, q, 4], for the GRAIN ranker.
+        rounded: By how many grey levels `preprocess` may differ from the model's own: 1 where that resizes in floating
+            point, for the runtime rounds twice, after the rows and after the columns.
         tolerance: The largest difference of an element of an fp32 graph's outputs; None if only the cosine is limited.
     """
 
@@ -63,6 +65,7 @@ class DualEncoder:
     reference_tokenize: Callable[[Sequence[str]], npt.NDArray[np.int64]] | None
     templates: tuple[str, ...] = TEMPLATES
     visual_outputs: tuple[str, ...] = ("image_embeds",)
+    rounded: float = 0
     tolerance: float | None = None
 
     @property

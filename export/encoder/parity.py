@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from rar.runtime.errors import ExportError
 from rar.runtime.picture.load import load_image
@@ -74,6 +75,17 @@ def compare_text(encoder: DualEncoder, graph: Path, precision: Precision) -> dic
     samples = ({"input_ids": tokenize(texts[start : start + 16])} for start in range(0, len(texts), 16))
     source = _Module(encoder.text_tower, ("text_embeds",))
     return compare_graphs("text", source, session, samples, precision, encoder.tolerance)
+
+
+def compare_prepared(encoder: DualEncoder, pictures: Sequence[Path]) -> float:
+    """The least cosine of what the module gives for pictures that the runtime and the model's own prepare."""
+    module, least = _Module(encoder.visual, encoder.visual_outputs), 1.0
+    for path in pictures:
+        pixels = load_image(path)
+        own = encoder.reference_preprocess(Image.fromarray(pixels))[None]
+        both = [module.run({"pixel_values": seen})["image_embeds"] for seen in (encoder.preprocess([pixels]), own)]
+        least = min(least, float(cosines(*both).min()))
+    return least
 
 
 class _Module:

@@ -16,9 +16,9 @@ def add_parsers(commands: Commands) -> None:
     mllm = commands.add_parser(
         "mllm",
         help="a multimodal LLM that ranks what retrieval found",
-        description="Exports a LLaVA-1.5, LLaVA-OneVision, SmolVLM, SmolVLM2, Idefics3, Qwen2.5-VL, Qwen3-VL, Gemma 3 "
-        "or InternVL (3 and 3.5) model to three ONNX graphs, compares them with transformers, and adds them to a "
-        "bundle only if they agree. Needs the extra export.",
+        description="Exports a LLaVA-1.5, LLaVA-OneVision, FastVLM, SmolVLM, SmolVLM2, Idefics3, Qwen2.5-VL, Qwen3-VL, "
+        "Gemma 3, InternVL (3 and 3.5) or LFM2-VL model to three ONNX graphs, compares them with transformers, and "
+        "adds them to a bundle only if they agree. Needs the extra export.",
         epilog="Examples: rar-export mllm BUNDLE --model HuggingFaceTB/SmolVLM-256M-Instruct --precision int8; "
         "rar-export mllm BUNDLE --model ./qwen2.5-vl-3b --adapter ./finetuned --precision int4",
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAST_SCORE = 80.0
 
 
-class _Past:
+class Past:
     """The cache interface of transformers' language models, with the new keys and values kept apart."""
 
     is_compileable = False
@@ -33,10 +33,12 @@ class _Past:
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keeps a layer's new keys and values, and gives all of them: float32 [N, kv_heads, P + L, head_dim] each."""
         self.new += [key, value]
         return torch.cat([self.past[2 * layer], key], 2), torch.cat([self.past[2 * layer + 1], value], 2)
 
     def get_seq_length(self, _: int = 0) -> Any:
+        """P."""
         return self.past[0].shape[2]
 
 
@@ -60,8 +62,13 @@ def _attend(
     return mixed.reshape(batch, heads, length, width).transpose(1, 2), None
 
 
+def hidden_by(mask: torch.Tensor) -> torch.Tensor:
+    """What a mask, True where a token may see, adds to scores; once for all layers, and small enough for fp16."""
+    return torch.where(mask, 0.0, -30000.0)
+
+
 @contextmanager
-def _attention(language: transformers.PreTrainedModel) -> Iterator[None]:
+def attention(language: transformers.PreTrainedModel) -> Iterator[None]:
     """Makes a language model use `_attend` inside the block; the reference shares its modules and keeps its own."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -118,19 +125,21 @@ class Decoder(torch.nn.Module):
         Returns:
             float32 [N, M, V], then the new keys and values, float32 [N, kv_heads, L, head_dim].
         """
-        cache = _Past(past)
-        # Once for all layers, and small enough for fp16.
-        hidden_by = torch.where(attention_mask, 0.0, -30000.0)
-        with _attention(self.language):
+        cache = Past(past)
+        with attention(self.language):
             hidden = self.language(
                 inputs_embeds=inputs_embeds,
-                attention_mask=hidden_by,
+                attention_mask=hidden_by(attention_mask),
                 position_ids=position_ids,
                 use_cache=True,
                 **{self._cache: cache},
             ).last_hidden_state
-        chosen = torch.gather(hidden, 1, logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        return (self.head(chosen), *cache.new)
+        return (self.logits(hidden, logit_positions), *cache.new)
+
+    def logits(self, hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [N, M, V] of the hidden states [N, L, D] at positions [N, M]."""
+        chosen = torch.gather(hidden, 1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return torch.as_tensor(self.head(chosen))
 
     def example(self) -> tuple[torch.Tensor, ...]:
         """Inputs for tracing; all dynamic dimensions are 2 or more and differ."""

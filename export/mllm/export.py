@@ -71,7 +71,7 @@ def export_mllm(
     checks: dict[str, Any] = {"tokens": compare_tokens(mllm, prompt)}
     if mllm.preprocess is not None and mllm.reference_preprocess is not None:
         own, photos = mllm.reference_preprocess, package_photos()[:_PICTURES]
-        checks["preprocess"] = prepare.compare(mllm.preprocess, own, mllm.source, photos, prepare.SQUARE)
+        checks["preprocess"] = prepare.compare(mllm.preprocess, own, mllm.source, photos, prepare.SQUARE, mllm.rounded)
     cases = parity.make_cases(mllm, prompt, pictures, compare.GREEDY if precision == "fp32" else 0)
     calibrating, comparing = (cases, cases) if precision == "fp32" or len(cases) < 2 else (cases[::2], cases[1::2])
     try:

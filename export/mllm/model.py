@@ -75,6 +75,7 @@ class Mllm:
         lead: The text between the prompt and an answer in the model's own chat.
         preprocess: The model's own picture preparation in the runtime's form. None with `image_features`.
         reference_preprocess: The model's own preparation of one picture: float32 [3, H, W].
+        rounded: By how many grey levels the two may differ: 1 where the model's own resizes by torchvision.
         image_positions: {"grid": [rows, columns]} of a picture's tokens if positions have three dimensions.
         whole_picture: Whether each token of a picture sees the whole picture.
     """
@@ -97,6 +98,7 @@ class Mllm:
     lead: str = ""
     preprocess: Preprocess | None = None
     reference_preprocess: Callable[[Image.Image], npt.NDArray[np.float32]] | None = None
+    rounded: float = 0
     image_positions: Mapping[str, Any] | None = None
     whole_picture: bool = False
     vision_input: Literal["pixel_values", "image_features"] = "pixel_values"

@@ -18,12 +18,15 @@ from .template import Template, plain_tokenizer, resolve
 ARCHITECTURES = {
     "llava": "llava",
     "llava_onevision": "llava_onevision",
+    "fast_vlm": "fastvlm",
     "idefics3": "smolvlm",
     "smolvlm": "smolvlm",
     "qwen2_5_vl": "qwen25vl",
     "qwen3_vl": "qwen3vl",
     "internvl": "internvl",
     "gemma3": "gemma3",
+    "lfm2_vl": "lfm2vl",
+    "lfm2-vl": "lfm2vl",  # what transformers 4 calls it once it is read
 }
 
 
@@ -122,12 +125,15 @@ def load(source: str, tiles: int | None = None) -> Mllm:
 @contextmanager
 def loading(source: str, part: str) -> Iterator[None]:
     """Turns errors of transformers into an `ExportError` that names the part of the folder."""
+    import transformers
+
     try:
         yield
     except Exception as error:  # it and the libraries below it raise a family of unrelated types
         told = str(error).strip().split("\n", 1)[0]
         raise ExportError(
-            f"{source}: transformers cannot load the {part} ({told}); check the folder's files"
+            f"{source}: transformers {transformers.__version__} cannot load the {part} ({told})"
+            "; check the folder's files and that this version knows the model"
         ) from error
 
 

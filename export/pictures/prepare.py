@@ -61,10 +61,19 @@ def compare(
     source: str,
     pictures: Iterable[Path],
     shapes: Iterable[tuple[float, float]],
+    rounded: float = 0,
 ) -> dict[str, float | int]:
     """Compares the runtime's picture preparation with the model's own, element by element.
 
     Each cut is compared opaque and half transparent; the second not where the model's own takes no such picture.
+
+    Args:
+        preprocess: The runtime's.
+        reference: The model's own.
+        source: The model's name, for the error.
+        pictures: Files to compare with.
+        shapes: Of the cuts of each, see `cuts`.
+        rounded: Grey levels by which the two may differ besides.
 
     Raises:
         ExportError: The two differ, so the model would see other pixels than in its training.
@@ -80,7 +89,7 @@ def compare(
                 continue
             transparent.append(float(_differences(preprocess, expected, faded).max()))
     worst = max([*opaque, *transparent], default=0.0)
-    if not worst <= _FAR:  # written so that NaN fails
+    if not worst <= _FAR + rounded / 255 / min(preprocess.std):  # written so that NaN fails
         raise ExportError(
             f"the runtime prepares pictures otherwise than {source} (largest difference {max(opaque):.3g}, of "
             f"transparent ones {max(transparent, default=0.0):.3g}); please report this model"

@@ -33,8 +33,9 @@ def hugging_face_clip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
     }  # fmt: skip
+    # Towers of unequal width and depth, as TinyCLIP has them.
     vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
         "image_size": 32, "patch_size": 8,
     }  # fmt: skip
     torch.manual_seed(0)
@@ -150,4 +151,23 @@ def hugging_face_dinov2(pytorch: None, tmp_path_factory: pytest.TempPathFactory)
     transformers.BitImageProcessor(
         size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, resample=3
     ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_dinov3(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random DINOv3: rotary positions, four registers, pictures resized in floating point."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("hf-dinov3")
+    torch.manual_seed(0)
+    config = transformers.DINOv3ViTConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
+        num_register_tokens=4,
+    )  # fmt: skip
+    transformers.DINOv3ViTModel(config).save_pretrained(folder)
+    # The second is transformers 4's name for the same.
+    kind = getattr(transformers, "DINOv3ViTImageProcessor", None) or transformers.DINOv3ViTImageProcessorFast
+    kind(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder

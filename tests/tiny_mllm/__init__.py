@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from .fastvlm import write_fastvlm
 from .gemma import write_gemma3
 from .internvl import write_internvl, write_internvl35
+from .lfm2vl import write_lfm2vl
 from .llava import write_llava, write_llava_onevision, write_llava_siglip
 from .parts import LLAMA, byte_level, corpus, sentencepiece_like
 from .qwen import write_qwen3vl, write_qwen25vl
@@ -25,6 +27,7 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "llava": write_llava,
     "llava_siglip": write_llava_siglip,
     "llava_onevision": write_llava_onevision,
+    "fastvlm": write_fastvlm,
     "smolvlm": write_smolvlm,
     "smolvlm2": write_smolvlm2,
     "qwen25vl": write_qwen25vl,
@@ -32,6 +35,7 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "gemma3": write_gemma3,
     "internvl": write_internvl,
     "internvl35": write_internvl35,
+    "lfm2vl": write_lfm2vl,
 }
 
 
@@ -43,7 +47,7 @@ def tiny_mllm_folder(pytorch: None, tmp_path_factory: pytest.TempPathFactory) ->
 
     def write(name: str) -> Path:
         if name not in made:
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)  # it is there where a writer has skipped a test
             made[name] = WRITERS[name](folder / name)
         return made[name]
 

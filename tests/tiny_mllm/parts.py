@@ -13,6 +13,15 @@ LLAMA = {
 }  # fmt: skip
 
 
+def skip_unless_known(config: str) -> None:
+    """Skips a test of a family that the installed transformers does not know yet."""
+    import pytest
+    import transformers
+
+    if not hasattr(transformers, config):
+        pytest.skip(f"transformers {transformers.__version__} has no {config}")
+
+
 def corpus() -> list[str]:
     """The prompts' own words and strings of many kinds."""
     from rar.export.encoder.parity import sample_strings

@@ -45,9 +45,22 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         ExportError: Tiles were asked for, or the pictures are prepared in a way the runtime has no form for.
     """
     loaded.refuse_tiles(tiles)
+    return one_tile(loaded, "llava", Tower(loaded.model.model).eval())
+
+
+def one_tile(loaded: Loaded, architecture: str, vision: torch.nn.Module) -> Mllm:
+    """A model in LLaVA's form: pictures as `pixel_values`, a placeholder a token, a language model and a head.
+
+    Args:
+        loaded: Its parts.
+        architecture: See `Mllm`.
+        vision: float32 [N, 3, S, S] -> float32 [N, T, D].
+
+    Raises:
+        ExportError: The pictures are prepared in a way the runtime has no form for.
+    """
     config, tokenizer = loaded.config, loaded.tokenizer
     preprocess = read_preprocess(loaded.folder, loaded.images)
-    vision = Tower(loaded.model.model).eval()
     placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
     template = loaded.resolve(placeholder, [placeholder])
 
@@ -59,7 +72,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
 
     return Mllm(
         **loaded.common(),
-        architecture="llava",
+        architecture=architecture,
         vision=vision,
         vision_shape=(3, preprocess.size, preprocess.size),
         decoder=Decoder(loaded.model.model.language_model, loaded.model.lm_head),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rar.export.encoder.model import DualEncoder
 from rar.export.encoder.templates import read_templates
 from rar.export.graphs.precisions import PRECISIONS, Precision
 from rar.export.pictures.photos import checked_photos
-from rar.runtime import Bundle, ExportError, InputError, Recognizer
+from rar.runtime import Bundle, ExportError, InputError, Preprocess, Recognizer
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.picture.load import load_image
 from rar.runtime.session.checks import Limit, load_runs
@@ -205,7 +206,7 @@ def test_an_incomplete_hugging_face_folder_is_refused(missing: str, hugging_face
 
 def test_another_hugging_face_architecture_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ExportError, match="is a bert model; supported are clip, metaclip_2, siglip, dinov2"):
+    with pytest.raises(ExportError, match=r"is a bert model; supported are clip, .*, dinov2, .*, dinov3_vit"):
         huggingface.load(str(tmp_path))
 
 
@@ -245,6 +246,28 @@ def test_a_tower_of_pictures_alone_makes_a_memory_of_pictures(
         clip.embed_names(["cat"])
 
 
+def test_dinov3_sees_pictures_that_differ_by_the_rounding_of_a_grey_level(
+    hugging_face_dinov3: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    encoder = huggingface.load(str(hugging_face_dinov3))
+    info = export_clip(encoder, tmp_path / "bundle")
+    assert info["parity"]["visual"]["min"] >= 0.9999
+    prepared = info["parity"]["preprocess"]
+    assert 1e-5 < prepared["max_difference"] < 1 / 255 / min(encoder.preprocess.std)
+    assert 0.9999 <= prepared["cosine"] < 1
+    clip = Clip(Bundle.open(tmp_path / "bundle"), "cpu")
+    pictures = [load_image(path) for path in photos[:6]]
+    processor = transformers.AutoImageProcessor.from_pretrained(hugging_face_dinov3)
+    model = transformers.AutoModel.from_pretrained(hugging_face_dinov3).eval()
+    with torch.inference_mode():
+        own = model(**processor([Image.fromarray(picture) for picture in pictures], return_tensors="pt"))
+    assert parity.cosines(clip.embed_pixels(clip.preprocess(pictures)), own.pooler_output.numpy()).min() >= 0.9999
+    # A resize that is another one altogether is still refused.
+    other = replace(encoder, preprocess=Preprocess.from_dict({**encoder.preprocess.to_dict(), "filter": "lanczos"}))
+    with pytest.raises(ExportError, match="prepares pictures otherwise"):
+        export_clip(other, tmp_path / "other")
+
+
 def test_names_are_written_in_the_templates_that_were_named(tiny_openclip: tuple[Path, Path], tmp_path: Path) -> None:
     config, checkpoint = tiny_openclip
     out = str(tmp_path / "bundle")
@@ -266,35 +289,60 @@ def test_imagenets_templates_are_those_of_clips_authors() -> None:
         read_templates(["a photo"])
 
 
-def test_mobileclip_2s_tower_of_timm_is_exported_through_open_clip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+_FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)}
+_PE_CORE = {"depth": 2, "embed_dim": 64, "num_heads": 2, "img_size": 64, "ref_feat_shape": (4, 4)}
+
+
+@pytest.mark.parametrize(
+    ("tower", "smaller", "pool", "text", "prepared"),
+    [
+        pytest.param(
+            "fastvit_mci0", _FASTVIT, "avg", {"no_causal_mask": True}, ([0.0] * 3, [1.0] * 3), id="MobileCLIP"
+        ),
+        pytest.param(
+            "vit_pe_core_tiny_patch16_384",
+            _PE_CORE,
+            "map",
+            {"context_length": 32},
+            ([0.5] * 3, [0.5] * 3),
+            id="PE-Core",
+        ),
+    ],
+)
+def test_towers_of_timm_are_exported_through_open_clip(
+    tower: str,
+    smaller: dict[str, object],
+    pool: str,
+    text: dict[str, object],
+    prepared: tuple[list[float], list[float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import open_clip
     from timm.models import _registry
 
-    tower, smaller = "fastvit_mci0", {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)}
     monkeypatch.setitem(_registry._model_entrypoints, tower, partial(_registry._model_entrypoints[tower], **smaller))
-    config = tmp_path / "tiny_timm.json"
-    config.write_text(
-        json.dumps(
-            {
-                "embed_dim": 32,
-                "vision_cfg": {
-                    "image_size": 64, "timm_model_name": tower, "timm_model_pretrained": False, "timm_pool": "avg",
-                    "timm_proj": None,
-                },
-                "text_cfg": {
-                    "context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1,
-                    "no_causal_mask": True,
-                },
-                "custom_text": True,
-            }
-        )
-    )  # fmt: skip
-    open_clip.add_model_config(config)
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {
+            "image_size": 64, "timm_model_name": tower, "timm_model_pretrained": False, "timm_pool": pool,
+            "timm_proj": None,
+        },
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, **text},
+        "custom_text": True,
+    }  # fmt: skip
+    mean, std = prepared
+    prepares = {"mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": prepares})
+    )
     torch.manual_seed(0)
-    torch.save(open_clip.create_model("tiny_timm").state_dict(), tmp_path / "tiny_timm.pt")
-    encoder = openclip.load(str(config), str(tmp_path / "tiny_timm.pt"))
+    network = open_clip.create_model(f"local-dir:{tmp_path / 'model'}", load_weights=False)
+    torch.save(network.state_dict(), tmp_path / "model" / "open_clip_pytorch_model.bin")
+    encoder = openclip.load(str(tmp_path / "model"), None)
+    assert (encoder.preprocess.fit, encoder.preprocess.filter) == ("squash", "bilinear")
+    assert list(encoder.preprocess.mean) == mean
     info = export_clip(encoder, tmp_path / "bundle", "fp32")
     assert info["parity"]["visual"]["min"] >= 0.9999
     assert info["parity"]["text"]["min"] >= 0.9999

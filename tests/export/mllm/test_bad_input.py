@@ -50,7 +50,7 @@ def more_layers(folder: Path) -> None:
     [
         (
             edit("config.json", model_type="blip-2"),
-            "supported are llava, llava_onevision, idefics3, smolvlm, qwen2_5_vl, qwen3_vl, ",
+            "supported are llava, llava_onevision, fast_vlm, idefics3, smolvlm, qwen2_5_vl, qwen3_vl, ",
         ),
         (edit("config.json", model_type="nothing-known"), "cannot load the configuration"),
         (without("config.json"), "cannot load"),
