@@ -36,7 +36,8 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bun
             (target / record.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / record.path)
         for name in kept:
-            if (log := source.root / f"{name}.log").is_file() and not log.is_symlink():
+            # A stranger's component may have the name of a file elsewhere; those with a slash, engines, have no log.
+            if "/" not in name and (log := source.root / f"{name}.log").is_file() and not log.is_symlink():
                 # A log that is cut off anywhere is valid up to its last whole record.
                 shutil.copyfile(log, target / log.name)
         written = flush(target)
