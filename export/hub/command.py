@@ -46,6 +46,7 @@ def _pull_parser(commands: Commands) -> None:
 
 def _push(args: argparse.Namespace) -> None:
     from rar.runtime.bundle.hub import check_repo, library
+    from rar.runtime.cli.printable import printable
 
     from ..inspect.bundle import verify
     from .push import check_whole, push
@@ -55,7 +56,7 @@ def _push(args: argparse.Namespace) -> None:
     check_whole(args.bundle)
     for line in verify(args.bundle):
         print(line)
-    commit = push(args.bundle, args.repo, private=args.private, message=args.message)
+    commit = printable(push(args.bundle, args.repo, private=args.private, message=args.message))
     print(f"{args.repo}: is commit {commit}; fetch it with: rar-export pull {args.repo} OUT --revision {commit}")
 
 
