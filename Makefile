@@ -34,13 +34,15 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
 	@echo "left out: engines for further cards (make matrix), emulated processors (make edge), wheels (make wheels)"
 
-# What exports of other people's models hang on, with the oldest transformers that is allowed; `test-all` has the newest.
+# What exports of other people's models and bundles of a hub hang on, with the oldest transformers and huggingface_hub
+# that are allowed; `test-all` has the newest.
 OLDEST := transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
 oldest: $(READY)
 	test -d build/oldest || $(PIP) --no-deps --target build/oldest $(OLDEST)
 	PYTHONPATH=build/oldest $(BIN)/python -m pytest -n 2 --dist loadgroup tests/export/mllm/test_parity.py \
 		tests/export/mllm/test_template.py tests/export/mllm/test_adapter.py tests/export/encoder \
-		tests/export/starter/test_skeletons.py
+		tests/export/starter/test_skeletons.py \
+		tests/export/hub tests/runtime/bundle/test_hub.py
 
 # What `test-all` leaves out for time: engines of every model for further cards.
 matrix: $(READY)

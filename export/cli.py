@@ -13,6 +13,7 @@ from .encoder import command as encoder
 from .engine import command as engine
 from .finetune import command as finetune
 from .grain import command as grain
+from .hub import command as hub
 from .inspect import command as inspect
 from .interchange import command as interchange
 from .memory import command as memory
@@ -22,7 +23,9 @@ from .triton import command as triton
 from .tune import command as tune
 
 # In the order of `rar-export --help`.
-_ROOMS = (starter, encoder, mllm, memory, interchange, tune, finetune, engine, grain, triton, inspect, completion)
+_ROOMS = (
+    *(starter, encoder, mllm, memory, interchange, tune, finetune, engine, grain, triton, inspect, hub, completion),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
+from .bundle.hub import fetch
 from .bundle.manifest import Bundle, unchanged
 from .detection.confidence import FUSION, check_fusion
 from .detection.frames import AHEAD, BLUR, GROW, Cutter, Frame, OpenFrame, RegionOptions, pack
@@ -158,6 +159,41 @@ class Recognizer:
         given = {"threads": threads, "text_weight": text_weight, "options": options, "reading": reading}
         opened._asked = Path(path).absolute(), {"provider": provider, "memory": memory, **given, **rankers}
         return opened
+
+    @classmethod
+    def from_pretrained(
+        cls, repo: str, provider: str = "auto", *, revision: str | None = None, **settings: Any
+    ) -> Recognizer:
+        """Opens a bundle from a repository of a model hub; what is in the hub's cache needs no network.
+
+        Only `bundle.json` and the files that it lists are fetched, each is compared with its SHA-256 there, and nothing
+        is run. The memory cannot be changed in the cache: `rar-export pull` makes a folder for that. Needs the extra
+        `hub`; which hub, which cache and which token, huggingface_hub's own variables say.
+
+        Example:
+            >>> rec = Recognizer.from_pretrained("user/bundle", revision="v1", provider="cpu")
+
+        Args:
+            repo: `user/name`.
+            provider: As for `open`. Where the bundle holds engines, which are compiled code, it must be named.
+            revision: A commit of 40 hex digits, a branch or a tag; None for the branch `main`. The log names the commit
+                (logger `rar`, at INFO). A commit that is in the cache is opened without asking the hub.
+            **settings: As for `open`.
+
+        Raises:
+            InputError: The repository or the revision is unknown, huggingface_hub is not installed, or the bundle holds
+                engines and no provider was named; or as `open`.
+            BundleError: The repository holds no bundle, or one that is altered; or the hub cannot be reached and the
+                cache has not all of it; or as `open`.
+            ProviderError: As `open`.
+        """
+        root = fetch(repo, revision)
+        if provider == "auto" and any(name.startswith("engines/") for name in Bundle.open(root).components):
+            raise InputError(
+                f"{repo}: holds engines, which are compiled code that `auto` would run; give the provider: cpu, cuda, "
+                "or engine if you trust who made them"
+            )
+        return cls.open(root, provider, **settings)
 
     @classmethod
     def _open(

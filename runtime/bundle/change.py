@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import BundleError
 from .files import fsync, make_folder, sha256, write_json
+from .hub import check_own
 from .lock import folder_lock
 from .manifest import MANIFEST, Bundle, Component, FileRecord, exists, read_manifest, to_json
 from .unfinished import is_left, is_live, sweep_killed, unfinished
@@ -39,8 +40,9 @@ def changing(root: Path) -> Iterator[dict[str, Component]]:
     Other processes and threads wait meanwhile, so the block takes milliseconds.
 
     Raises:
-        BundleError: The manifest cannot be read.
+        BundleError: The manifest cannot be read, or the bundle lies in a hub's cache.
     """
+    check_own(root)
     with folder_lock(root):
         components = read_manifest(root) if exists(root) else {}
         before = dict(components)
@@ -72,8 +74,8 @@ def stage(
         The staging folder to write the files into.
 
     Raises:
-        BundleError: The folder is not empty and not a bundle, or its manifest cannot be read; or `onto` was replaced
-            meanwhile.
+        BundleError: The folder is not empty and not a bundle, its manifest cannot be read, or it lies in a hub's cache;
+            or `onto` was replaced meanwhile.
 
     Example:
         >>> with stage("bundle", "memory") as staging:
@@ -81,6 +83,7 @@ def stage(
         ...     staging.info["dim"] = 512
     """
     root = Path(root)
+    check_own(root)
     if root.exists() and not root.is_dir():
         raise BundleError(f"{root}: is a file; name a folder for the bundle")
     if root.is_dir() and not exists(root) and not all(is_left(path.name) for path in root.iterdir()):

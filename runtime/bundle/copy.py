@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
 from .change import flush
@@ -18,7 +18,7 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bun
     Each `<component>.log` beside the manifest, the changes since the component was written, is copied too.
 
     Raises:
-        BundleError: The target exists and is not empty, or the source was changed meanwhile.
+        BundleError: The target exists and is not empty, a file is altered, or the source was changed meanwhile.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -36,10 +36,15 @@ def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bun
             (target / record.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / record.path)
         for name in kept:
-            if (log := source.root / f"{name}.log").is_file() and not log.is_symlink():
+            # A stranger's component may have the name of a file elsewhere; those with a slash, engines, have no log.
+            if "/" not in name and (log := source.root / f"{name}.log").is_file() and not log.is_symlink():
                 # A log that is cut off anywhere is valid up to its last whole record.
                 shutil.copyfile(log, target / log.name)
-        flush(target)
+        written = flush(target)
+        for _, record in paths:
+            if written[PurePosixPath(record.path).as_posix()].sha256 != record.sha256:
+                altered = source.root / record.path
+                raise BundleError(f"{altered}: altered since it was exported (SHA-256 differs); copy the bundle again")
         # A log belongs to the files that were live while it was read.
         now = read_manifest(source.root)
         if any(now.get(name) != component for name, component in kept.items()):

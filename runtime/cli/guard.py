@@ -14,6 +14,7 @@ from .printable import printable
 _EXTRAS = {
     "onnxruntime": "cpu",
     "faiss": "interchange",
+    "huggingface_hub": "hub",
     "pyarrow": "interchange",
     "ray": "ray",
     "shtab": "completion",

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ..bundle.hub import check_own
 from ..bundle.lock import Lock, open_folder
 from ..bundle.regular import open_regular
 from ..errors import BundleError, BusyError
@@ -27,10 +28,11 @@ class WriterLock:
 
     Raises:
         BusyError: Another process holds it.
-        BundleError: The folder cannot be written to.
+        BundleError: The folder cannot be written to, or lies in a hub's cache.
     """
 
     def __init__(self, root: Path) -> None:
+        check_own(root)
         self._path = root / NAME
         self._name = str(self._path)
         self._process = os.getpid()

@@ -49,6 +49,21 @@ class TestCopy:
             copy(bundle, tmp_path / "copy", without="clip")
         assert not (tmp_path / "copy").exists()
 
+    def test_an_altered_file_is_not_copied(self, root: Path, tmp_path: Path) -> None:
+        (root / "memory" / "b.json").write_text('{"b": 2}')  # of the same size
+        with pytest.raises(BundleError, match="altered since it was exported"):
+            copy(Bundle.open(root), tmp_path / "copy", without="clip")
+        assert not (tmp_path / "copy").exists()
+
+    def test_the_name_of_a_component_brings_in_no_file_from_elsewhere(
+        self, root: Path, tmp_path: Path, edit_manifest: Any
+    ) -> None:
+        (tmp_path / "private.log").write_text("mine")
+        name = os.path.relpath(tmp_path / "private", root)
+        edit_manifest(root, lambda manifest: manifest["components"].update({name: {"files": {}, "info": {}}}))
+        copy(Bundle.open(root), tmp_path / "copy", without="clip")
+        assert not (tmp_path / "copy" / "private.log").exists()
+
     def test_replaced_memories_are_copied_from_where_they_are(self, root: Path, tmp_path: Path) -> None:
         write(root, content=b"second")
         copy(Bundle.open(root), tmp_path / "copy", without="clip")
