@@ -34,6 +34,8 @@ from .. import record
 from ..usage import memory
 
 _SAMPLE_S = 0.5
+# Seconds in which nothing is counted.
+_WARM_S = 5.0
 # The class that is taught and removed while the server is asked.
 _BESIDE = "beside"
 # Resident memory may be this much larger at the end than after the warm-up: buffers of allocators, and the log.
@@ -63,7 +65,7 @@ class Beside:
     Attributes:
         changes: Classes that were taught and removed again.
         failed: Why a change failed, if one did.
-        resident: Bytes of the server's process, of those moments in which it was asked.
+        resident: Bytes of the server's process, half a second apart.
     """
 
     changes: int = 0
@@ -178,12 +180,15 @@ def _rounds(bundle: Path, pictures: list[Path], args: argparse.Namespace) -> tup
         tqdm(total=2 * args.rounds, desc="turns", disable=None) as bar,
     ):
         asked = json.dumps({"pictures": [str(path) for path in pictures], "labels": labels})
+        # Sessions take memory for each number of pictures that they meet.
+        _clients(url, asked, args, min(args.seconds, _WARM_S))
         for _ in range(args.rounds):
-            offline = _offline(recognizer, pictures, args.batch_size, args.seconds)
-            bar.update()
+            # Beside both: the changes take processors from either.
             with _aside(url, process.pid, beside):
+                offline = _offline(recognizer, pictures, args.batch_size, args.seconds)
+                bar.update()
                 start = monotonic()
-                seen = _clients(url, asked, args)
+                seen = _clients(url, asked, args, args.seconds)
                 served = len(seen["latencies"]) / (monotonic() - start)
             rounds.append(Round(offline, served, seen))
             bar.update()
@@ -218,9 +223,9 @@ def _offline(recognizer: Recognizer, pictures: Sequence[Path], size: int, second
     return count / (monotonic() - start)
 
 
-def _clients(url: str, asked: str, args: argparse.Namespace) -> dict[str, Any]:
+def _clients(url: str, asked: str, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "rar.benchmarks.serve.clients", url]
-    command += ["--clients", str(args.clients), "--seconds", str(args.seconds)]
+    command += ["--clients", str(args.clients), "--seconds", str(seconds)]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RarError(f"the clients ended with {done.returncode}: {done.stderr[-500:]}")
