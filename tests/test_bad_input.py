@@ -22,6 +22,7 @@ from rar.runtime.cli import recognize
 COMMANDS = [
     "rar-export starter OUT",
     "rar-export clip OUT --hf DIR",
+    "rar-export clip OUT --onnx DIR",
     "rar-export clip OUT --model ViT-B-32 --pretrained FILE",
     "rar-export mllm OUT --model DIR",
     "rar-export memory BUNDLE --images SRC",
@@ -155,6 +156,7 @@ def test_every_command_is_tried() -> None:
         ("rar-export memory bundle --classes classes", "onnxruntime", "cpu"),
         ("rar-export engine bundle --target sm86", "onnx", "tensorrt"),
         ("rar-export clip out --hf folder", "transformers", "export"),
+        ("rar-export clip out --onnx folder", "onnx", "starter"),
         ("rar-export vectors bundle v.parquet", "pyarrow", "interchange"),
         ("rar-export completion bash", "shtab", "completion"),
     ],
