@@ -156,7 +156,6 @@ def test_every_command_is_tried() -> None:
         ("rar-export memory bundle --classes classes", "onnxruntime", "cpu"),
         ("rar-export engine bundle --target sm86", "onnx", "tensorrt"),
         ("rar-export clip out --hf folder", "transformers", "export"),
-        ("rar-export clip out --onnx folder", "onnx", "starter"),
         ("rar-export vectors bundle v.parquet", "pyarrow", "interchange"),
         ("rar-export completion bash", "shtab", "completion"),
     ],
