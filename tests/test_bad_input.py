@@ -22,6 +22,7 @@ from rar.runtime.cli import recognize
 COMMANDS = [
     "rar-export starter OUT",
     "rar-export clip OUT --hf DIR",
+    "rar-export clip OUT --onnx DIR",
     "rar-export clip OUT --model ViT-B-32 --pretrained FILE",
     "rar-export mllm OUT --model DIR",
     "rar-export memory BUNDLE --images SRC",

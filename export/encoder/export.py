@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Random crops per calibration picture: one photo gives ranges at several scales.
 _CROPS = 8
-_MAX_PICTURES = 64
+MAX_PICTURES = 64
 # Strings to calibrate a text tower on, and how many of them at once.
 _TEXTS, _BATCH = 64, 16
 
@@ -67,7 +67,7 @@ def export_clip(
 
     if exists(out) and "clip" in Bundle.open(out).components:
         raise ExportError(f"{out}: holds an encoder already, and a memory made with it; name a new folder")
-    pictures = find_images(Path(images))[:_MAX_PICTURES] if images is not None else package_photos()
+    pictures = find_images(Path(images))[:MAX_PICTURES] if images is not None else package_photos()
     if len(pictures) < 2:
         raise ExportError(f"{images}: holds {len(pictures)} picture; give two or more, for calibrating and comparing")
     calibrating, comparing = pictures[::2], pictures[1::2]

@@ -6,7 +6,7 @@ writes both towers into one graph and omits the normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +132,15 @@ def read_preprocess(folder: str, processor: Any) -> Preprocess:
     Raises:
         ExportError: The runtime does not support its preparation.
     """
-    config = processor.to_dict()
+    return preprocess_of(folder, processor.to_dict())
+
+
+def preprocess_of(folder: str, config: Mapping[str, Any]) -> Preprocess:
+    """Converts an image processor's settings, as in `preprocessor_config.json`, to the runtime's form.
+
+    Raises:
+        ExportError: The runtime does not support this preparation.
+    """
     size = config["size"]
     crop = config.get("crop_size") or {}
     if config.get("do_center_crop") and "shortest_edge" in size and crop.get("height") == crop.get("width"):

@@ -108,8 +108,9 @@ def compare_graphs(
     source: Runs,
     exported: Runs,
     samples: Iterable[Mapping[str, npt.NDArray[Any]]],
-    precision: Precision,
+    precision: str,
     tolerance: float | None = None,
+    original: str = "PyTorch",
 ) -> dict[str, dict[str, float | int]]:
     """Compares a tower at fp32 with the exported graph, output by output.
 
@@ -118,8 +119,9 @@ def compare_graphs(
         source: The tower at fp32.
         exported: The graph.
         samples: Their inputs.
-        precision: The graph's.
+        precision: The graph's: a key of `LIMITS`.
         tolerance: The largest difference of an element at fp32.
+        original: What the source is, for messages.
 
     Returns:
         Output -> its cosines.
@@ -135,7 +137,7 @@ def compare_graphs(
     result = {}
     for name, outputs in pairs.items():
         rows = [np.concatenate([rows.reshape(len(rows), -1) for rows in side]) for side in zip(*outputs, strict=True)]
-        result[name] = _check(f"{part} {name}", rows[0], rows[1], precision, tolerance)
+        result[name] = _check(f"{part} {name}", rows[0], rows[1], precision, tolerance, original)
     return result
 
 
@@ -195,8 +197,9 @@ def _check(
     part: str,
     source: npt.NDArray[np.float32],
     exported: npt.NDArray[np.float32],
-    precision: Precision,
+    precision: str,
     tolerance: float | None,
+    original: str,
 ) -> dict[str, float | int]:
     values = cosines(source, exported)
     result = Cosines(
@@ -205,12 +208,12 @@ def _check(
     limit = LIMITS[precision]
     if not (result.min >= limit.worst and result.mean >= limit.mean):  # written so that NaN fails
         raise ExportError(
-            f"the {precision} {part} graph is too far from PyTorch: cosine min {result.min:.5f}, mean "
+            f"the {precision} {part} graph is too far from {original}: cosine min {result.min:.5f}, mean "
             f"{result.mean:.5f} over {result.count}; the limits are {limit}. Choose a higher precision"
         )
     if precision == "fp32" and tolerance is not None and result.max_difference > tolerance:
         raise ExportError(
-            f"the fp32 {part} graph is too far from PyTorch: an element differs by {result.max_difference:.3g}; the "
+            f"the fp32 {part} graph is too far from {original}: an element differs by {result.max_difference:.3g}; the "
             f"limit is {tolerance:g}. Please report this model"
         )
     return asdict(result)

@@ -11,6 +11,7 @@ import numpy as np
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.cli.printable import printable
 from rar.runtime.encoder.clip import Clip
+from rar.runtime.encoder.info import EncoderInfo
 from rar.runtime.errors import BundleError, ProviderError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.fit.measure import sample, spread
@@ -80,7 +81,8 @@ def _checks(bundle: Bundle) -> Iterator[str]:
             if not checks.has_runs(bundle, component, graph):
                 yield f"  {component}/{graph}: exported without inputs to check it with; {checks.again(component)}"
                 continue
-            fp16 = checks.graph_precision(bundle, component, graph) == "fp16"
+            precision = checks.graph_precision(bundle, component, graph)
+            fp16 = EncoderInfo.of(bundle).half if component == "clip" else precision == "fp16"
             for one in Sessions(bundle).check(component, graph, fp16=fp16):
                 limit, measured = one.key.limit, one.measured
                 yield (

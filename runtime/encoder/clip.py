@@ -75,7 +75,7 @@ class Clip:
     ) -> None:
         info = EncoderInfo.of(bundle)
         self.dim, self.templates = info.dim, info.templates
-        self._clean, self._fp16 = info.clean, info.precision == "fp16"
+        self._clean, self._fp16 = info.clean, info.half
         settings = bundle.read_json("clip", "preprocess.json")
         try:
             self.preprocess = Preprocess.from_dict(settings, threads=threads)

@@ -18,7 +18,7 @@ class EncoderInfo:
         dim: The embeddings' dimension d.
         templates: Prompt templates for class names, each with one `{}`; none if there is no text tower.
         clean: The text cleaning before its tokenizer (`CLEANERS`).
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `int8` or `int4`.
         source: Where its model came from; empty if the manifest does not say.
     """
 
@@ -27,6 +27,11 @@ class EncoderInfo:
     clean: str
     precision: str
     source: str
+
+    @property
+    def half(self) -> bool:
+        """Whether its graphs may compute in fp16; ready-made ones of four bits do between their products."""
+        return self.precision in ("fp16", "int4")
 
     @classmethod
     def of(cls, bundle: Bundle) -> EncoderInfo:
