@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from threading import Event
+from threading import Event, Lock
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import numpy as np
 
@@ -83,14 +85,17 @@ class Video(Iterator[Pixels]):
         self._every = every
         self._give_up = give_up_s
         self._closed = Event()
+        self._reading = Lock()  # held while FFmpeg's code may run
         self._came = self._began = monotonic()
         self._decoded = 0
         container = self._open()
         self.live = source.live and container.duration is None
         self._frames = self._read(container)
+        _OPEN.add(self)
 
     def __next__(self) -> Pixels:
-        return next(self._frames)
+        with self._reading:
+            return next(self._frames)
 
     def close(self) -> None:
         """Ends it. A read that is under way in another thread ends by itself, after ten seconds at the latest."""
@@ -188,6 +193,22 @@ class Video(Iterator[Pixels]):
                 f"{self.source}: damaged after frame {self._decoded} ({_reason(failed)}); frames before it were given"
             ) from failed
         raise InputError(f"{self.source}: none of its frames can be decoded; the file is damaged")
+
+
+_OPEN: WeakSet[Video] = WeakSet()
+
+
+def _end_reading() -> None:
+    """At the end of the process: Python would free a video that FFmpeg still reads in a daemon thread, and crash."""
+    videos = list(_OPEN)
+    for video in videos:
+        video.close()
+    for video in videos:
+        video._reading.acquire(timeout=_PATIENCE)  # and keeps it: nothing is read any more
+
+
+atexit.register(_end_reading)
+os.register_at_fork(after_in_child=_OPEN.clear)  # they are the parent's
 
 
 def _upright(frame: VideoFrame) -> Pixels:

@@ -226,3 +226,27 @@ def test_closing_ends_the_wait_for_a_stream_that_is_gone(greys: list[Path]) -> N
         next(video)
     video.close()
     assert list(video) == []
+
+
+def test_at_the_end_of_the_process_no_daemon_reads_any_more(greys: list[Path]) -> None:
+    """FFmpeg does not survive that Python frees what it works on."""
+    port = clips.free_port()
+    # Python calls what was registered first last.
+    code = (
+        "import atexit, sys, threading\n"
+        "atexit.register(lambda: (daemon.join(1), print(daemon.is_alive())))\n"
+        "from rar.runtime.video import frames\n"
+        "video, came, several = frames(sys.argv[1]), [0], threading.Event()\n"
+        "def read():\n"
+        "    for _ in video:\n"
+        "        came[0] += 1\n"
+        "        came[0] > 5 and several.set()\n"
+        "daemon = threading.Thread(target=read, daemon=True)\n"
+        "daemon.start()\n"
+        "several.wait()\n"
+    )
+    with served("rtsp", port, greys, fps=60):
+        argv = [sys.executable, "-c", code, address("rtsp", port)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("False\n")
