@@ -45,6 +45,10 @@ COMMANDS = [
     "rar-export inspect BUNDLE",
     "rar-export inspect BUNDLE --html page.html --pictures SHOWN",
     "rar-export triton BUNDLE OUT",
+    "rar-export push BUNDLE user/name",
+    "rar-export push bundle REPO",
+    "rar-export pull user/name OUT",
+    "rar-export pull REPO out",
     "rar-export verify BUNDLE",
     "rar-recognize BUNDLE PICTURE",
     "rar-recognize BUNDLE --boxes FILE --images DIR",
@@ -69,6 +73,7 @@ FINE = {
     "SHOWN": {"folder"},  # pictures that are not there are not shown
     "PICTURE": {"binary"},  # it fails alone, and its row says so
     "LABEL": set[str](),
+    "REPO": {"under a file"},  # a user's repository
 }
 
 

@@ -58,8 +58,8 @@ def test_misses_are_told_from_errors_and_a_few_shots_from_many(
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(grocery_bundle, bundle)
-    assert export(["tune", str(bundle), "--val", str(some(grocery, "val", 8, tmp_path))]) == 0
-    common = (bundle, "--test", some(grocery, "test", 50, tmp_path), "--rank", "mllm likelihood")
+    assert export(["tune", str(bundle), "--val", str(some(grocery, "val", 20, tmp_path))]) == 0
+    common = (bundle, "--test", some(grocery, "test", 100, tmp_path), "--rank", "mllm likelihood")
     result = run(*common, "--k", "3", "5", out=tmp_path / "a.json")
     # Which ranker a few pictures choose may differ between processors; the file says what the bundle holds.
     assert result["memory"]["tune"]["rank"] == Recognizer.open(bundle).tuning.rank
