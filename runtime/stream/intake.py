@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from weakref import WeakSet
 
 from ..errors import InputError
 
 T = TypeVar("T")
 Policy: TypeAlias = Literal["every", "latest"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+# Seconds that the end of the process waits for sources to give what they are asked for.
+_GRACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,7 @@ class Reader(Generic[T]):
             if self._thread is None:
                 self._thread = Thread(target=self._read, name="rar-read", daemon=True)
                 self._thread.start()
+                _READING.add(self._thread)
             self._wanted = most
             self._changed.notify_all()
             self._await(1, until)
@@ -238,6 +244,24 @@ class Reader(Generic[T]):
                 self._waiting.popleft()
                 self.dropped += 1
             self._changed.notify_all()
+
+
+_READING: WeakSet[Thread] = WeakSet()
+
+
+def _await_reading() -> None:
+    """At the end of the process: a thread that comes back from a source once Python is gone crashes it.
+
+    Streams were closed before this (`results`), so each thread ends with what it reads now. One whose source gives
+    nothing is left behind.
+    """
+    end = monotonic() + _GRACE
+    for thread in list(_READING):
+        thread.join(max(0.0, end - monotonic()))
+
+
+atexit.register(_await_reading)
+os.register_at_fork(after_in_child=_READING.clear)  # they are the parent's
 
 
 def intake(source: Iterable[Any], pace: Pace, own: Callable[[Any], T], check: Callable[[Any], T]) -> Intake[T]:

@@ -524,6 +524,27 @@ def test_the_process_ends_in_order_while_the_next_batch_is_prepared(pictures_bun
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_at_the_end_of_the_process_no_thread_reads_a_source_that_goes_on(pictures_bundle: Path) -> None:
+    """A thread that comes back to a Python that is gone crashes the process."""
+    # Python calls what was registered first last.
+    code = (
+        "import atexit, sys, threading, time\n"
+        "atexit.register(lambda: print([one.name for one in threading.enumerate() if one.name == 'rar-read']))\n"
+        "import numpy as np\n"
+        "from rar.runtime import Recognizer\n"
+        "rec = Recognizer.open(sys.argv[1], 'cpu')\n"
+        "def camera():\n"
+        "    while True:\n"
+        "        time.sleep(0.05)\n"
+        "        yield np.full((50, 50, 3), 90, np.uint8)\n"
+        "results = rec.stream(camera(), k=1, rank='none', batch_size=1, policy='latest')\n"
+        "next(results)\n"
+    )
+    argv = [sys.executable, "-c", code, str(pictures_bundle)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[]\n")
+
+
 class TestBundleByARelativePath:
     def test_holds_after_the_process_changed_its_folder(
         self,
