@@ -48,7 +48,7 @@ def embedded(clip: Clip, path: str) -> Labelled:
 def encoder_alone(source: Bundle) -> Iterator[Bundle]:
     """A copy of a bundle with nothing but its encoder, in a folder that goes again."""
     with tempfile.TemporaryDirectory(prefix="rar-left-out-") as folder:
-        yield copy(Bundle(source.root, {"clip": source.component("clip")}), Path(folder) / "bundle", without="")
+        yield copy(Bundle(source.root, {"clip": source.component("clip")}), Path(folder) / "bundle", without=None)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def _encoder_only(bundle: Bundle, target: Path) -> None:
     """A copy with nothing but the encoder."""
     kept = Bundle(bundle.root, {"clip": bundle.component("clip")})
-    copy(kept, target, without="")
+    copy(kept, target, without=None)
 
 
 def _measure(

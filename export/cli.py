@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -36,8 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         return 0
 
-    extras = "cpu,tensorrt" if args.command == "engine" else "cpu,export,starter"
-    return guard(f"rar-export {args.command}", run, extras)
+    return guard(f"rar-export {args.command}", run, _extras(args))
+
+
+def _extras(args: argparse.Namespace) -> str:
+    """The extras with everything that a command needs."""
+    if args.command == "engine":
+        return "cpu,tensorrt"
+    if args.command == "clip" and args.onnx:  # which needs no PyTorch
+        return "cpu,starter"
+    return "cpu,export,starter"
 
 
 def parser() -> Parser:

@@ -58,6 +58,8 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    # Path -> a size that is told before the download, in place of the file's own.
+    told: dict[str, int] = field(default_factory=dict)
     # Path -> bytes that are sent in place of the file's own; the size is the same.
     forged: dict[str, bytes] = field(default_factory=dict)
 
@@ -161,7 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         etag = hashlib.sha256(content).hexdigest()
         self.send_response(200)
-        for header, value in {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "Content-Length": str(len(content))}.items():
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "Content-Length": str(len(content))}
+        if (told := self.server.hub.told.get(unquote(path))) is not None:
+            headers["X-Linked-Size"] = str(told)
+        for header, value in headers.items():
             self.send_header(header, value)
         self.end_headers()
         if body:

@@ -184,6 +184,18 @@ def test_the_missing_extra_is_named(
     assert extra in extras, message
 
 
+def test_a_command_without_pytorch_does_not_ask_for_it(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "onnx" or name.startswith(("rar.export.graphs", "rar.export.encoder.ready")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'rar-runtime[cpu,starter]'" in refused(
+        capsys, ["rar-export", "clip", "out", "--onnx", "folder"]
+    )
+
+
 class TestNamesThatAreNotUtf8:
     def test_folders_and_pictures(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         bundle = place / NOT_UTF8

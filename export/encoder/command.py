@@ -94,7 +94,10 @@ def _ready(args: argparse.Namespace, templates: tuple[str, ...]) -> dict[str, An
 
     info = export_ready(args.onnx, args.out, args.variant or "fp32", args.precision, args.images, templates)
     told = "no fp32 graphs beside them to compare with" if args.variant not in (None, "fp32") else "taken as they are"
-    if visual := info["parity"].get("visual"):
-        told = f"cosine to the fp32 graphs at least {min(visual['min'], info['parity']['text']['min']):.5f}"
+    if compared := info["parity"]:
+        least = min(tower["min"] for tower in compared.values())
+        told = f"cosine to the fp32 graphs at least {least:.5f}"
+        if len(compared) < len(info["scheme"]):
+            told += f" ({', '.join(compared)} only: there is no other fp32 graph)"
     print(f"{args.out}: {info['source']}, {info['dim']}-d, {info['scheme']['visual']}, {told}")
     return info

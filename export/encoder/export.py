@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Random crops per calibration picture: one photo gives ranges at several scales.
 _CROPS = 8
-MAX_PICTURES = 64
+_MOST_PICTURES = 64
 # Strings to calibrate a text tower on, and how many of them at once.
 _TEXTS, _BATCH = 64, 16
 
@@ -65,12 +65,8 @@ def export_clip(
     """
     import torch
 
-    if exists(out) and "clip" in Bundle.open(out).components:
-        raise ExportError(f"{out}: holds an encoder already, and a memory made with it; name a new folder")
-    pictures = find_images(Path(images))[:MAX_PICTURES] if images is not None else package_photos()
-    if len(pictures) < 2:
-        raise ExportError(f"{images}: holds {len(pictures)} picture; give two or more, for calibrating and comparing")
-    calibrating, comparing = pictures[::2], pictures[1::2]
+    check_new(out)
+    calibrating, comparing = halves(images)
     result: dict[str, Any] = {
         "preprocess": prepare.compare(
             encoder.preprocess,
@@ -188,6 +184,29 @@ def _text(encoder: DualEncoder, module: torch.nn.Module) -> _Tower:
         lambda graph, precision: parity.compare_text(encoder, graph, precision),
         lambda: _read(module, tokenize),
     )
+
+
+def check_new(out: str | os.PathLike[str]) -> None:
+    """Checks that a bundle holds no encoder yet.
+
+    Raises:
+        ExportError: It does.
+    """
+    if exists(out) and "clip" in Bundle.open(out).components:
+        raise ExportError(f"{out}: holds an encoder already, and a memory made with it; name a new folder")
+
+
+def halves(images: str | os.PathLike[str] | None) -> tuple[Sequence[Path], Sequence[Path]]:
+    """The pictures to calibrate on and those to compare with, of a folder or of the packages' photos.
+
+    Raises:
+        ExportError: There are fewer than two.
+        InputError: The folder is missing or empty.
+    """
+    pictures = find_images(Path(images))[:_MOST_PICTURES] if images is not None else package_photos()
+    if len(pictures) < 2:
+        raise ExportError(f"{images}: holds {len(pictures)} picture; give two or more, for calibrating and comparing")
+    return pictures[::2], pictures[1::2]
 
 
 def views(prepare: Preprocess, pictures: Sequence[Path]) -> Iterator[dict[str, npt.NDArray[np.float32]]]:

@@ -25,11 +25,10 @@ import numpy.typing as npt
 
 from rar.runtime.bundle.change import stage
 from rar.runtime.bundle.files import write_json
-from rar.runtime.bundle.manifest import Bundle, exists
 from rar.runtime.bundle.regular import read_regular
+from rar.runtime.encoder.info import HALF
 from rar.runtime.encoder.tokenizer import Tokenizer
-from rar.runtime.errors import BundleError, ExportError, InputError, ProviderError
-from rar.runtime.picture.folder import find_images
+from rar.runtime.errors import BundleError, ExportError, ProviderError
 from rar.runtime.picture.load import load_image
 from rar.runtime.picture.preprocess import Preprocess
 from rar.runtime.session import OnnxSession
@@ -37,9 +36,9 @@ from rar.runtime.session.checks import Runs, narrowed, sampled
 
 from ..graphs import checks, precisions, ready
 from ..graphs.variants import VARIANTS
-from ..pictures.photos import checked_photos, package_photos
+from ..pictures.photos import checked_photos
 from . import parity
-from .export import MAX_PICTURES, texts, views
+from .export import check_new, halves, texts, views
 from .huggingface import preprocess_of
 from .model import TEMPLATES
 
@@ -165,8 +164,7 @@ def export_ready(
     """
     if variant != "fp32" and precision != "fp32":
         raise ExportError(f"--precision {precision} converts the fp32 graphs; leave it or --variant {variant} out")
-    if exists(out) and "clip" in Bundle.open(out).components:
-        raise ExportError(f"{out}: holds an encoder already, and a memory made with it; name a new folder")
+    check_new(out)
     given = read_folder(folder)
     if variant not in given.variants():
         there = ", ".join(given.variants()) or "none"
@@ -174,10 +172,7 @@ def export_ready(
             f"{given.path}: lacks {given.graph('vision', variant).name} or {given.graph('text', variant).name} in "
             f"{given.graphs}; choose a --variant that both towers are there in: {there}"
         )
-    pictures = find_images(Path(images))[:MAX_PICTURES] if images is not None else package_photos()
-    if len(pictures) < 2:
-        raise ExportError(f"{images}: holds {len(pictures)} picture; give two or more, for calibrating and comparing")
-    towers = [_visual(given, pictures[::2], pictures[1::2]), _text(given)]
+    towers = [_visual(given, *halves(images)), _text(given)]
     held_at = VARIANTS[variant] if precision == "fp32" else precision
     with stage(out, "clip") as staging, tempfile.TemporaryDirectory() as scratch:
         made = [_export(tower, given, variant, precision, staging.folder, Path(scratch)) for tower in towers]
@@ -284,7 +279,7 @@ def _export(
             if variant != "fp32" and full.is_file():
                 ready.take(full, wide, tower.form)
         held_at = VARIANTS[variant] if precision == "fp32" else precision
-        session = OnnxSession(final, "cpu", fp16=held_at in ("fp16", "int4"))
+        session = OnnxSession(final, "cpu", fp16=held_at in HALF)
         reference: Runs = OnnxSession(wide, "cpu") if wide.is_file() else session
         outputs = reference.run(tower.checked)
         shape = np.shape(outputs[tower.form.output])
@@ -292,6 +287,12 @@ def _export(
             raise ExportError(f"{source}: gives embeddings of the shape {list(shape)}; it must be one vector a row")
         figures: Mapping[str, Mapping[str, float | int]] = {}
         if reference is not session:
+            own = np.shape(session.run(tower.checked)[tower.form.output])
+            if own != shape:
+                raise ExportError(
+                    f"{source}: gives embeddings of the shape {list(own)}, and {full.name} of {list(shape)}; take "
+                    "graphs of one model"
+                )
             samples = tower.samples()
             figures = parity.compare_graphs(
                 tower.name, reference, session, samples, held_at, original=f"the fp32 one, {full.name}"
@@ -330,7 +331,7 @@ def _preprocess(path: Path) -> Preprocess:
         raise ExportError(f"{path}: resizes no pictures, or leaves them at 0 to 255; choose a model that does both")
     try:
         return preprocess_of(str(path), config)
-    except (KeyError, TypeError, AttributeError, InputError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ExportError(f"{path}: lacks a setting or has a wrong one ({error}); download it again") from error
 
 
@@ -357,9 +358,15 @@ def _tokenizer(folder: Path, kind: str, length: int) -> tuple[tokenizers.Tokeniz
             f"{folder / 'tokenizer_config.json'}: pads with {pad!r:.40} on the {side!r:.40}; pad_token must be in "
             "tokenizer.json, and padding_side left or right"
         )
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length, pad_id=number, pad_token=pad, direction=side)
-    return tokenizer, _clean(tokenizer, kind, settings.get("tokenizer_class"))
+    try:
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length, pad_id=number, pad_token=pad, direction=side)
+        clean = _clean(tokenizer, kind, settings.get("tokenizer_class"))
+        # One that lacks its unknown token, say, fails at the first text with such a character.
+        Tokenizer(tokenizers.Tokenizer.from_str(tokenizer.to_str()), clean)(parity.sample_strings(64))
+    except Exception as error:  # `tokenizers` raises the bare Exception
+        raise ExportError(f"{path}: cannot encode a text ({error}); download it again") from error
+    return tokenizer, clean
 
 
 def _clean(tokenizer: tokenizers.Tokenizer, kind: str, name: object) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from rar.runtime.bundle.change import stage
 from rar.runtime.bundle.files import link
+from rar.runtime.bundle.hub import check_own
 from rar.runtime.bundle.lock import Lock
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.bundle.regular import open_regular
@@ -82,11 +83,12 @@ def build_engines(
         Each graph's outcome; its engine is live by then.
 
     Raises:
-        BundleError: There is no bundle, it holds no graphs, or it cannot be written.
+        BundleError: There is no bundle, it holds no graphs, it cannot be written, or it lies in a hub's cache.
         ExportError: A graph cannot be built; the engines of those before it stay.
     """
     check_precision(target, options.precision)
     Bundle.open(root)  # a broken bundle is reported before the lock is taken
+    check_own(Path(root))  # and minutes before an engine could not become live
     with _lock(Path(root)):
         bundle = Bundle.open(root)
         with tqdm(_plans(bundle, target, options), disable=None, unit="engine") as bar:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from rar.runtime.bundle.external_data import external_files
+from rar.runtime.bundle.external_data import COMPILED, contents
 from rar.runtime.bundle.regular import open_regular
 from rar.runtime.errors import BundleError, ExportError
 
@@ -73,8 +73,8 @@ def take(source: Path, target: Path, form: Form) -> None:
         form: What the bundle's graph takes and gives.
 
     Raises:
-        ExportError: The file is no such graph, takes weights from elsewhere, uses operators that ONNX Runtime lacks, or
-            has other inputs, outputs or shapes.
+        ExportError: The file is no such graph, takes weights from elsewhere, brings compiled code, uses operators that
+            ONNX Runtime lacks, or has other inputs, outputs or shapes, or broken weights.
     """
     beside = _beside(source)
     try:
@@ -86,8 +86,13 @@ def take(source: Path, target: Path, form: Form) -> None:
     _give_output(source, model, form)
     # Shapes in it have free dimensions and old names.
     del model.graph.value_info[:], model.metadata_props[:]
-    files.save(model, target, _weights(source, list(model.graph.initializer), beside))
-    if left := external_files(target) - {f"{target.name}.data"}:
+    try:
+        files.save(model, target, _weights(source, list(model.graph.initializer), beside))
+    except (ExportError, OSError):
+        raise
+    except Exception as error:  # NumPy's, of a broken tensor, or protobuf's, of a graph over its 2 GiB
+        raise ExportError(f"{source}: cannot be taken ({error}); download it again") from error
+    if left := contents(target).files - {f"{target.name}.data"}:
         raise ExportError(
             f"{source}: a node takes weights from {sorted(left)[0]!r}; choose a graph whose weights are initializers"
         )
@@ -96,7 +101,12 @@ def take(source: Path, target: Path, form: Form) -> None:
 def _beside(source: Path) -> dict[str, Path]:
     """The files that a graph takes weights from, by the names that it gives them."""
     try:
-        names = external_files(source)
+        found = contents(source)
+        if found.compiled:
+            raise ExportError(
+                f"{source}: holds compiled code (the operator {COMPILED}); do not use a graph that does this"
+            )
+        names = found.files
         for name in sorted(names):
             if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise ExportError(

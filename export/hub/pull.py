@@ -38,11 +38,12 @@ def pull(repo: str, out: str | os.PathLike[str], revision: str | None = None) ->
     make_folder(target.parent)
     try:
         with unfinished(target.parent, target.name) as folder:
-            copy(Bundle.open(cached), folder, without="")
+            copy(Bundle.open(cached), folder, without=None)
             shutil.copyfile(
                 cached / MANIFEST, folder / MANIFEST
             )  # byte for byte, so that its hash is the published one
             fsync(folder / MANIFEST)
+            Bundle.open(folder)  # or it would stay, and could not be opened
             os.replace(folder, target)
         fsync(target.parent)
     except OSError as error:

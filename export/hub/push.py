@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rar.runtime.bundle.hub import check_repo, library, refusal
+from rar.runtime.bundle.hub import check_repo, fetch_manifest, library, refusal
 from rar.runtime.bundle.manifest import MANIFEST, Bundle, FileRecord, read_manifest
 from rar.runtime.errors import BundleError, InputError, RarError
 from rar.runtime.memory import log
@@ -51,8 +51,8 @@ def push(path: str | os.PathLike[str], repo: str, *, private: bool = False, mess
     check_repo(repo)
     hub = library()
     check_whole(path)
+    manifest = (Path(path) / MANIFEST).read_bytes()  # before the bundle, so that no change in between is missed
     bundle = Bundle.open(path)
-    manifest = (bundle.root / MANIFEST).read_bytes()
     places = {
         record.path: (bundle.file(name, file), record)
         for name, component in bundle.components.items()
@@ -88,8 +88,9 @@ def _former(hub: Any, api: Any, repo: str) -> set[str]:
     there = set(api.list_repo_files(repo))
     if MANIFEST not in there:
         return set()
+    manifest = fetch_manifest(hub, repo)
     try:
-        components = read_manifest(Path(hub.hf_hub_download(repo, MANIFEST)).parent)
+        components = read_manifest(manifest.parent)
     except BundleError:  # it is replaced, whatever it was
         return set()
     return there & {record.path for component in components.values() for record in component.files.values()}

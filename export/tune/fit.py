@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from rar.runtime.bundle.change import annotate
+from rar.runtime.bundle.hub import check_own
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import InputError, RarError
 from rar.runtime.memory import Candidate, Memory
@@ -119,8 +121,10 @@ def tune(
 
     Raises:
         InputError: A picture's class is not in the memory, a picture cannot be read, or the bundle has no ranker.
-        BundleError: The manifest cannot be written, or the memory was built anew meanwhile.
+        BundleError: The manifest cannot be written, the bundle lies in a hub's cache, or the memory was built anew
+            meanwhile.
     """
+    check_own(Path(path))  # before minutes of fitting
     if not images:
         raise InputError("tuning needs held-out pictures; give one or more")
     if not 0 <= loss < 100:

@@ -12,8 +12,8 @@ from .files import fsync, make_folder, write_json
 from .manifest import MANIFEST, Bundle, read_manifest, to_json
 
 
-def copy(source: Bundle, target: str | os.PathLike[str], *, without: str) -> Bundle:
-    """Copies a bundle, less one component, to a new folder and opens the copy.
+def copy(source: Bundle, target: str | os.PathLike[str], *, without: str | None) -> Bundle:
+    """Copies a bundle, less one component or none, to a new folder and opens the copy.
 
     Each `<component>.log` beside the manifest, the changes since the component was written, is copied too.
 

@@ -1,7 +1,8 @@
-"""Which files an ONNX graph takes weights from, read without the `onnx` package.
+"""What an ONNX graph would have ONNX Runtime open: files with weights and compiled code; read without `onnx`.
 
 A graph may come from a stranger, and ONNX Runtime before 1.24 opens files outside the graph's folder if the graph names
-them. Only messages that can hold a tensor are walked, by their length prefixes. All else, such as weights inside the
+them. A node `EPContext` holds or names an engine, compiled code that the TensorRT providers load with the graph. Only
+messages that can hold a tensor or a node are walked, by their length prefixes. All else, such as weights inside the
 graph, is skipped without being read.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
 from .regular import open_regular
 
-# onnx.proto3: the fields of each message in which a tensor may lie, and what they hold.
+# onnx.proto3: the fields of each message in which a tensor or a node may lie, and what they hold.
 _INSIDE = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -27,8 +29,11 @@ _INSIDE = {
     "entry": {},
 }
 _KEY, _VALUE = 1, 2  # of an entry
+_OPERATOR = 4  # of a node: its operator's name
 _LOCATION = b"location"
-# Up to this size it is faster to look for the word than to walk.
+COMPILED = "EPContext"  # providers look at the name alone, not at its domain
+_COMPILED = COMPILED.encode()
+# Up to this size it is faster to look for the words than to walk.
 _SMALL = 4096
 # protobuf's own limit of messages within messages.
 _DEEPEST = 100
@@ -40,11 +45,22 @@ class _MalformedError(Exception):
     """The bytes are not valid protobuf."""
 
 
-def external_files(path: Path) -> set[str]:
-    """The files that a graph's tensors name, exactly as written; valid names are relative to the graph.
+@dataclass(frozen=True)
+class Contents:
+    """What was found in a graph, in initializers and nodes, at any depth of sub-graphs and functions.
 
-    Tensors are searched in initializers and nodes, at any depth of sub-graphs and functions, whether or not they are
-    marked as external.
+    Attributes:
+        files: The files that tensors name, exactly as written, whether or not they are marked as external; valid names
+            are relative to the graph.
+        compiled: Whether a node holds compiled code.
+    """
+
+    files: frozenset[str]
+    compiled: bool
+
+
+def contents(path: Path) -> Contents:
+    """Looks through a graph.
 
     Raises:
         BundleError: The file cannot be read, or is not a graph.
@@ -61,8 +77,8 @@ def external_files(path: Path) -> set[str]:
         raise BundleError(f"{path}: is no ONNX graph ({error}); export it again") from error
 
 
-def _walk(data: mmap.mmap) -> set[str]:
-    names = set()
+def _walk(data: mmap.mmap) -> Contents:
+    names, compiled = set(), False
     fields = 0
     left = [(0, len(data), "model", 0)]
     while left:
@@ -88,7 +104,11 @@ def _walk(data: mmap.mmap) -> set[str]:
                     break
                 if kind == "entry" and field in entry:
                     entry[field] = data[start:at]
-                elif (inner := inside.get(field)) and (size > _SMALL or data.find(_LOCATION, start, at) >= 0):
+                elif kind == "node" and field == _OPERATOR:
+                    compiled = compiled or data[start:at] == _COMPILED
+                elif (inner := inside.get(field)) and (
+                    size > _SMALL or data.find(_LOCATION, start, at) >= 0 or data.find(_COMPILED, start, at) >= 0
+                ):
                     if depth == _DEEPEST:
                         raise _MalformedError(f"more than {_DEEPEST} messages one within the other")
                     left.append((start, at, inner, depth + 1))
@@ -98,7 +118,7 @@ def _walk(data: mmap.mmap) -> set[str]:
             raise _MalformedError(f"a {kind} ends at byte {end} in the middle of a field")
         if entry[_KEY] == _LOCATION:
             names.add(os.fsdecode(entry[_VALUE]))
-    return names
+    return Contents(frozenset(names), compiled)
 
 
 def _number(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:

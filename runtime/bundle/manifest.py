@@ -18,14 +18,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ..errors import BundleError
-from .external_data import external_files
+from .external_data import COMPILED, contents
 from .files import sha256
 from .regular import read_regular
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 # More than any bundle has: what a stranger's manifest or JSON file may cost.
-_LARGEST_MANIFEST = 1 << 26
+LARGEST_MANIFEST = 1 << 26
 _LARGEST_JSON = 1 << 28
 _LEADS_OUT = "{}: leads out of the bundle, to another file than the exported one; do not use a bundle that does this"
 # Attempts to read a bundle that other processes keep changing.
@@ -33,6 +33,10 @@ _ATTEMPTS = 20
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
+
+
+class NewerFormatError(BundleError):
+    """A whole manifest that a later release wrote."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +142,18 @@ class Bundle:
         Each weights file must lie beside the graph, under the name that the graph gives, and belong to the component.
 
         Raises:
-            BundleError: The graph or its weights are missing, truncated or altered, or it names another file.
+            BundleError: The graph or its weights are missing, truncated or altered, it names another file, or it
+                brings compiled code.
         """
         path = self.file(component, name)
         files = self.component(component).files
         if path.name != name:  # ONNX Runtime chooses the format by the suffix
             raise BundleError(f"{path}: is not called {name} in {MANIFEST}; do not use a bundle that does this")
         folder = PurePosixPath(files[name].path).parent
-        for other in sorted(external_files(path)):
+        found = contents(path)
+        if found.compiled:
+            raise BundleError(f"{path}: holds compiled code ({COMPILED}); do not use a bundle that does this")
+        for other in sorted(found.files):
             if other not in files or PurePosixPath(files[other].path).parts != (*folder.parts, other):
                 raise BundleError(
                     f"{path}: takes weights from {other[:200]!r}, which is no file beside it that {MANIFEST} lists for "
@@ -259,7 +267,7 @@ def read_manifest(root: Path) -> dict[str, Component]:
     """
     path = root / MANIFEST
     try:
-        manifest = json.loads(read_regular(path, _LARGEST_MANIFEST, links=True).decode())
+        manifest = json.loads(read_regular(path, LARGEST_MANIFEST, links=True).decode())
     except OSError as error:
         raise BundleError(f"{root}: no bundle there ({error.strerror}: {MANIFEST}); check the path") from error
     except (ValueError, RecursionError) as error:
@@ -268,7 +276,7 @@ def read_manifest(root: Path) -> dict[str, Component]:
     if not isinstance(version, int):
         raise BundleError(f"{path}: has no format version; this is not a bundle's manifest")
     if version > FORMAT:
-        raise BundleError(
+        raise NewerFormatError(
             f"{path}: format {version}, but this release reads up to {FORMAT}; upgrade rar-runtime on this device"
         )
     try:

@@ -8,6 +8,8 @@ from ..bundle.manifest import Bundle
 from ..errors import BundleError
 
 _LARGEST_DIM = 1 << 31
+# The precisions at which a graph computes in fp16; ready-made ones of four bits do between their products.
+HALF = ("fp16", "int4")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class EncoderInfo:
 
     @property
     def half(self) -> bool:
-        """Whether its graphs may compute in fp16; ready-made ones of four bits do between their products."""
-        return self.precision in ("fp16", "int4")
+        """Whether its graphs may compute in fp16."""
+        return self.precision in HALF
 
     @classmethod
     def of(cls, bundle: Bundle) -> EncoderInfo:

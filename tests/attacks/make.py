@@ -329,6 +329,16 @@ def graph_with_weights_elsewhere(root: Path) -> None:
 
 
 @attack
+def graph_with_compiled_code(root: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(root / "clip" / "visual.onnx"), load_external_data=False)
+    node = onnx.helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context=b"an engine")
+    model.graph.node.append(node)
+    forge(root, "clip", "visual.onnx", model.SerializeToString())
+
+
+@attack
 def graph_that_is_none(root: Path) -> None:
     forge(root, "clip", "visual.onnx", b"\xff" * 3000)
 

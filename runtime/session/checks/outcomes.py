@@ -3,7 +3,7 @@
 An outcome is one small file, named by a hash of all that it is valid for. So processes that check at the same time
 write the same content under the same name and need no lock; each write is atomic. Outcomes lie in the bundle's folder
 `checks`, which the manifest does not list (a device image that was checked once stays checked). If the bundle cannot be
-written, they lie in the user's cache folder.
+written, or lies in a hub's cache, which stays as published, they lie in the user's cache folder.
 
 A bundle may come from a stranger, and so may its outcomes. They are trusted for one thing: that the comparison need not
 be made again. That is no security hole: whoever can forge an outcome can also forge the graph or its stored outputs.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import write_json
+from ...bundle.hub import is_cached
 from ...bundle.manifest import Bundle
 from ...bundle.regular import read_regular
 from .measure import Limit, Measured
@@ -97,7 +98,7 @@ class Key:
 
 def recall(bundle: Bundle, cache: Path, key: Key) -> Outcome | None:
     """The outcome for exactly this key, or None."""
-    for folder in (bundle.root / FOLDER, cache / FOLDER):
+    for folder in _folders(bundle, cache):
         outcome = _read(folder / key.file)
         if outcome and (outcome.graph, outcome.place) == (key.graph, key.place) and outcome.measured.within(key.limit):
             return outcome
@@ -105,10 +106,10 @@ def recall(bundle: Bundle, cache: Path, key: Key) -> Outcome | None:
 
 
 def remember(bundle: Bundle, cache: Path, key: Key, measured: Measured) -> None:
-    """Stores a pass in the bundle, or in the cache folder if the bundle cannot be written."""
+    """Stores a pass in the bundle, or in the cache folder if the bundle cannot be written or is in a hub's cache."""
     value = {"form": _FORM, "graph": key.graph, "place": asdict(key.place), "measured": asdict(measured)}
     reasons = []
-    for folder in (bundle.root / FOLDER, cache / FOLDER):
+    for folder in _folders(bundle, cache):
         try:
             folder.mkdir(parents=folder.parent == cache, exist_ok=True)
             if folder.parent != cache and folder.is_symlink():
@@ -118,6 +119,11 @@ def remember(bundle: Bundle, cache: Path, key: Key, measured: Measured) -> None:
         except OSError as error:
             reasons.append(str(error))
     _LOG.info("%s: that it passed cannot be stored (%s); it is checked again next time", key.graph, "; ".join(reasons))
+
+
+def _folders(bundle: Bundle, cache: Path) -> list[Path]:
+    """Where outcomes lie, the best first."""
+    return [cache / FOLDER] if is_cached(bundle.root) else [bundle.root / FOLDER, cache / FOLDER]
 
 
 def outcomes(bundle: Bundle) -> Iterator[Outcome]:

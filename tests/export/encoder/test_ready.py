@@ -24,6 +24,7 @@ from ready_onnx import edit
 from rar.export.cli import main
 from rar.export.encoder import parity
 from rar.export.encoder.ready import export_ready, read_folder
+from rar.export.graphs.variants import VARIANTS
 from rar.runtime import Bundle, ExportError, Recognizer
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.picture.load import load_image
@@ -107,7 +108,7 @@ def test_the_encoder_is_the_one_that_was_exported(
 
 
 @pytest.mark.parametrize(
-    ("variant", "precision"), [("fp16", "fp16"), ("quantized", "int8"), ("q4", "int4"), ("q4f16", "int4")]
+    ("variant", "precision"), [(name, precision) for name, precision in VARIANTS.items() if name != "fp32"]
 )
 def test_a_variant_is_held_to_the_fp32_graphs(variant: str, precision: str, folder: Path, tmp_path: Path) -> None:
     ready_onnx.write_variant(folder, variant)
@@ -254,6 +255,24 @@ def outside(location: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def engine(model: onnx.ModelProto) -> None:
+    model.graph.node[3].op_type, model.graph.node[3].domain = "EPContext", "com.microsoft"
+
+
+def numbers_of_another_count(model: onnx.ModelProto) -> None:
+    tensor = TensorProto(name="broken", data_type=TensorProto.FLOAT, dims=[3000], float_data=[1, 2, 3])
+    model.graph.initializer.append(tensor)
+
+
+def negative_sides(model: onnx.ModelProto) -> None:
+    tensor = TensorProto(name="broken", data_type=TensorProto.FLOAT, dims=[-3000, -7], float_data=[1, 2, 3])
+    model.graph.initializer.append(tensor)
+
+
+def unknown_type(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(TensorProto(name="broken", data_type=99, dims=[3000], float_data=[1]))
+
+
 GRAPHS: list[tuple[Callable[[onnx.ModelProto], None], str]] = [
     (rename_output, r"gives pooler_output; it must give image_embeds"),
     (fix_batch, r"pixel_values is of shape \[1, 3, 32, 32\]; it must be \[N, 3, 32, 32\]"),
@@ -261,6 +280,10 @@ GRAPHS: list[tuple[Callable[[onnx.ModelProto], None], str]] = [
     (strange_operator, r"uses the operator \w+ of 'com\.example'"),
     (hidden_operator, r"uses the operator Relu of 'com\.example'"),
     (unknown_operator, r"cannot be run here .*NoSuchOperator.* choose another --variant"),
+    (engine, r"vision_model\.onnx: holds compiled code \(the operator EPContext\); do not use a graph that does this"),
+    (numbers_of_another_count, r"vision_model\.onnx: cannot be taken \(.*\); download it again"),
+    (negative_sides, r"vision_model\.onnx: cannot be taken \(.*\); download it again"),
+    (unknown_type, r"vision_model\.onnx: cannot be taken \(.*\); download it again"),
     (another_input, r"takes bbox, pixel_values; it must take pixel_values and nothing else"),
     (outside("../secret"), r"takes weights from '\.\./secret', which is no file beside it"),
     (outside("/etc/passwd"), r"takes weights from '/etc/passwd', which is no file beside it"),
@@ -343,12 +366,25 @@ def test_each_json_file_is_needed(name: str, folder: Path) -> None:
         ("preprocessor_config.json", {"image_std": [0, 0, 0]}, "wrong one"),
         ("preprocessor_config.json", {"resample": 0}, "has no form"),
         ("preprocessor_config.json", {"rescale_factor": 1}, "has no form"),
+        ("preprocessor_config.json", {"rescale_factor": [1, 2]}, "wrong one"),
+        ("preprocessor_config.json", {"size": 10**400, "crop_size": 10**400}, "wrong one"),
         ("preprocessor_config.json", {"do_resize": False}, "resizes no pictures"),
     ],
 )
 def test_a_setting_that_has_no_form_is_refused(name: str, values: dict[str, Any], message: str, folder: Path) -> None:
     change_config(folder, name, **values)
     with pytest.raises(ExportError, match=message):
+        read_folder(folder)
+
+
+def test_a_tokenizer_that_fails_at_a_text_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"], content["normalizer"], content["post_processor"] = None, None, None
+    content["model"] = {"type": "WordLevel", "vocab": {tiny_clip.PAD: 0, "a": 1}, "unk_token": "<absent>"}
+    content["added_tokens"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExportError, match=r"tokenizer\.json: cannot encode a text \(.*\); download it again"):
         read_folder(folder)
 
 
@@ -366,6 +402,44 @@ def test_settings_of_all_ages_are_read(folder: Path) -> None:
     assert read_folder(folder).preprocess.fit == "squash"
     change_config(folder, "config.json", model_type="siglip", text_config={})
     assert read_folder(folder).length == 64
+
+
+def of_one_dimension_less(model: onnx.ModelProto) -> None:
+    dims = onnx.numpy_helper.from_array(np.array([tiny_clip.DIM - 1, 1]), "dims")
+    model.graph.initializer.append(dims)
+    last = model.graph.node[-1]
+    last.output[0] = "whole"
+    model.graph.node.append(helper.make_node("Split", ["whole", "dims"], ["image_embeds", "rest"], axis=1))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = tiny_clip.DIM - 1
+
+
+def test_a_variant_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    ready_onnx.write_variant(folder, "fp16")
+    edit(folder / "onnx" / "vision_model_fp16.onnx", of_one_dimension_less)
+    with pytest.raises(
+        ExportError, match=r"_fp16\.onnx: gives .* shape \[\d, 31\], and vision_model\.onnx of \[\d, 32\]"
+    ):
+        export_ready(folder, tmp_path / "bundle", "fp16")
+    assert sorted(os.listdir(tmp_path)) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("tower", "said"),
+    [
+        ("text", r"cosine to the fp32 graphs at least \d\.\d{5} \(visual only: there is no other fp32 graph\)"),
+        ("vision", r"cosine to the fp32 graphs at least \d\.\d{5} \(text only: there is no other fp32 graph\)"),
+        ("vision text", "no fp32 graphs beside them to compare with"),
+        ("", r"cosine to the fp32 graphs at least \d\.\d{5}$"),
+    ],
+)
+def test_it_is_told_what_was_compared(
+    tower: str, said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready_onnx.write_variant(folder, "fp16")
+    for name in tower.split():
+        (folder / "onnx" / f"{name}_model.onnx").unlink()
+    assert main(["clip", str(tmp_path / "bundle"), "--onnx", str(folder), "--variant", "fp16"]) == 0
+    assert re.search(said, capsys.readouterr().out, re.M)
 
 
 def test_an_encoder_is_never_written_over(light: Path, tiny_bundle: Path) -> None:

@@ -66,6 +66,15 @@ def own(engines: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(engines, tmp_path / "own"))
 
 
+def test_a_hubs_cache_is_refused_before_anything_is_built(tiny_bundle: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "models--user--bundle" / "snapshots" / ("a" * 40)
+    shutil.copytree(tiny_bundle, cached)
+    before = sorted(cached.rglob("*"))
+    with pytest.raises(BundleError, match="rar-export pull user/bundle FOLDER"):
+        make(cached)
+    assert sorted(cached.rglob("*")) == before
+
+
 class TestCache:
     def test_the_second_call_builds_nothing(self, own: Path) -> None:
         bundle = Bundle.open(own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +74,49 @@ def test_a_second_push_replaces_the_first_and_keeps_what_is_not_of_a_bundle(
     assert set(repo.commits[repo.names["main"]]) == {".gitattributes", "README.md", "bundle.json", *listed}
 
 
+_REPLACED = """
+import sys
+from pathlib import Path
+from rar.export.hub import push
+from rar.runtime import RarError
+own, other = map(Path, sys.argv[1:])
+open_bundle = push.Bundle.open
+class Bundle(push.Bundle):
+    @classmethod
+    def open(cls, path):
+        bundle = open_bundle(path)
+        if cls.opened:
+            (own / "bundle.json").write_bytes((other / "bundle.json").read_bytes())
+        cls.opened += 1
+        return bundle
+Bundle.opened = 0
+push.Bundle = Bundle
+try:
+    push.push(own, "user/bundle", message="a test")
+except RarError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_bundle_that_is_replaced_meanwhile_is_not_pushed(hub: Hub, tmp_path: Path) -> None:
+    write(tmp_path / "own")
+    write(tmp_path / "other", content=b"other")
+    run = hub.python(_REPLACED, tmp_path / "own", tmp_path / "other")
+    assert "was changed while it was pushed; push it again" in run.stderr
+    assert "bundle.json" not in hub.repos["user/bundle"].commits[hub.repos["user/bundle"].names["main"]]
+
+
+def test_a_component_without_a_name_comes_too(hub: Hub, small: Repo, tmp_path: Path) -> None:
+    files = dict(small.commits[small.names["main"]])
+    manifest = json.loads(files["bundle.json"])
+    record = {"path": "of-none.bin", "bytes": 4, "sha256": hashlib.sha256(b"none").hexdigest()}
+    manifest["components"][""] = {"files": {"of-none.bin": record}, "info": {}}
+    small.commit({**files, "bundle.json": json.dumps(manifest).encode(), "of-none.bin": b"none"})
+    run = hub.export("pull", "user/bundle", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "out/of-none.bin").read_bytes() == b"none"
+
+
 def test_an_altered_bundle_is_not_pushed(hub: Hub, tiny_bundle: Path, writable: Callable[[Path], Path]) -> None:
     own = writable(tiny_bundle)
     path = own / "clip/preprocess.json"
@@ -123,11 +168,14 @@ def test_an_altered_cache_is_not_copied(hub: Hub, small: Repo, tmp_path: Path) -
     cached.resolve().write_bytes(b"forge")
     run = hub.export("pull", "user/bundle", tmp_path / "new/out")
     assert (run.returncode, "to another file than the exported one" in run.stderr) == (2, True)
-    cached.unlink()
-    cached.write_bytes(b"forge")  # where there are no links, the cache holds the file itself
-    run = hub.export("pull", "user/bundle", tmp_path / "new/out")
-    assert (run.returncode, "altered since it was exported" in run.stderr) == (2, True)
     assert not list((tmp_path / "new").iterdir())
+    blob = cached.resolve()
+    cached.unlink()
+    cached.write_bytes(b"forge")  # where there are no links, the cache holds the file itself: it is fetched again
+    blob.unlink()
+    run = hub.export("pull", "user/bundle", tmp_path / "new/out")
+    assert run.returncode == 0, run.stderr
+    assert tree(tmp_path / "new/out") == tree(tmp_path / "small")
 
 
 def test_a_folder_that_is_there_is_not_written_over(hub: Hub, small: Repo, tmp_path: Path) -> None:

@@ -187,6 +187,14 @@ class TestRefusals:
         with pytest.raises(InputError, match="nothing ranks here; add pictures to the memory, an MLLM"):
             tune(without_mllm, pictures, provider="cpu")
 
+    def test_a_hubs_cache_is_refused_before_anything_is_fitted(
+        self, tiny_bundle: Path, pictures: list[LabelledImage], tmp_path: Path
+    ) -> None:
+        cached = tmp_path / "models--user--bundle" / "snapshots" / ("a" * 40)
+        shutil.copytree(tiny_bundle, cached)  # has no memory, which is looked at later
+        with pytest.raises(BundleError, match="rar-export pull user/bundle FOLDER"):
+            tune(cached, pictures)
+
     def test_no_pictures(self, without_mllm: Path) -> None:
         with pytest.raises(InputError, match="needs held-out pictures"):
             tune(without_mllm, [], provider="cpu")

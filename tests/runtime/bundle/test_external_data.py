@@ -1,4 +1,4 @@
-"""A graph takes its weights from the bundle's own files beside it, or is not opened at all."""
+"""A graph takes its weights from the bundle's own files beside it and brings no compiled code, or is not opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from onnx import (
 from rar.runtime import Bundle, BundleError
 from rar.runtime.bundle import external_data
 from rar.runtime.bundle.change import stage
-from rar.runtime.bundle.external_data import external_files
+from rar.runtime.bundle.external_data import contents
 from rar.runtime.bundle.manifest import MANIFEST
 from rar.runtime.session import OnnxSession
 
@@ -106,6 +106,37 @@ PLACES: dict[str, Callable[[str], ModelProto]] = {
         GraphProto(),
         training_info=[TrainingInfoProto(algorithm=GraphProto(), initialization=GraphProto(initializer=[tensor(at)]))],
     ),
+}
+
+
+def engine(**attributes: Any) -> NodeProto:
+    """A node from which the TensorRT providers of ONNX Runtime load an engine."""
+    return helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=1, **attributes)
+
+
+def held(graph: GraphProto) -> AttributeProto:
+    return AttributeProto(name="body", type=AttributeProto.GRAPH, g=graph)
+
+
+# Where in a graph a node may lie.
+NODES: dict[str, ModelProto] = {
+    "graph": model(GraphProto(node=[engine()])),
+    "among others": model(GraphProto(node=[*(NodeProto(op_type="Relu") for _ in range(2000)), engine()])),
+    "with a large engine": model(GraphProto(node=[engine(ep_cache_context=b"e" * (1 << 20))])),
+    "of a domain of its own": model(GraphProto(node=[NodeProto(op_type="EPContext", domain="mine")])),
+    "branch of a branch": model(nested(GraphProto(node=[engine()]), 2)),
+    "list of graphs": model(
+        GraphProto(
+            node=[
+                constant("", type=AttributeProto.GRAPHS, graphs=[GraphProto(), GraphProto(node=[engine()])]),
+            ]
+        )
+    ),
+    "function": model(GraphProto(), functions=[FunctionProto(name="f", node=[engine()])]),
+    "function's attribute": model(
+        GraphProto(), functions=[FunctionProto(name="f", attribute_proto=[held(GraphProto(node=[engine()]))])]
+    ),
+    "training": model(GraphProto(), training_info=[TrainingInfoProto(algorithm=GraphProto(node=[engine()]))]),
 }
 
 
@@ -186,17 +217,32 @@ class TestBundles:
             Bundle.open(root).graph("clip", "v.onnx")
 
 
+class TestCompiledCode:
+    @pytest.mark.parametrize("place", NODES)
+    def test_it_is_refused(self, tmp_path: Path, place: str) -> None:
+        root = bundle_of(tmp_path / "b", NODES[place])
+        with pytest.raises(
+            BundleError, match=r"v\.onnx: holds compiled code \(EPContext\); do not use a bundle that does this"
+        ):
+            Bundle.open(root).graph("clip", "v.onnx")
+
+    def test_a_name_that_only_says_so_is_none(self, tmp_path: Path) -> None:
+        nodes = [NodeProto(op_type="Relu", name="EPContext"), NodeProto(op_type="EPContexts")]
+        (tmp_path / "v.onnx").write_bytes(model(GraphProto(node=nodes, name="EPContext")).SerializeToString())
+        assert not contents(tmp_path / "v.onnx").compiled
+
+
 class TestFiles:
     @pytest.mark.parametrize("place", PLACES)
     def test_every_place(self, tmp_path: Path, place: str) -> None:
         path = tmp_path / "v.onnx"
         path.write_bytes(PLACES[place]("somewhere").SerializeToString())
-        assert external_files(path) == {"somewhere"}
+        assert contents(path).files == {"somewhere"}
 
     def test_several(self, tmp_path: Path) -> None:
         graph = GraphProto(initializer=[tensor(f"part-{i}", f"w{i}") for i in range(500)])
         (tmp_path / "v.onnx").write_bytes(model(graph).SerializeToString())
-        assert external_files(tmp_path / "v.onnx") == {f"part-{i}" for i in range(500)}
+        assert contents(tmp_path / "v.onnx").files == {f"part-{i}" for i in range(500)}
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -214,12 +260,12 @@ class TestFiles:
     def test_what_is_no_graph(self, tmp_path: Path, content: bytes, message: str) -> None:
         (tmp_path / "v.onnx").write_bytes(content)
         with pytest.raises(BundleError, match=rf"v\.onnx: .*{message}"):
-            external_files(tmp_path / "v.onnx")
+            contents(tmp_path / "v.onnx")
 
     def test_a_folder_or_nothing(self, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "absent.onnx"):
             with pytest.raises(BundleError, match="cannot be read"):
-                external_files(path)
+                contents(path)
 
     def test_deeper_than_protobuf_goes(self, tmp_path: Path) -> None:
         inner = GraphProto(initializer=[tensor("somewhere")]).SerializeToString()
@@ -228,13 +274,13 @@ class TestFiles:
                 inner = bytes([field << 3 | 2]) + _varint(len(inner)) + inner
         (tmp_path / "v.onnx").write_bytes(b"\x3a" + _varint(len(inner)) + inner)
         with pytest.raises(BundleError, match="more than 100 messages one within the other"):
-            external_files(tmp_path / "v.onnx")
+            contents(tmp_path / "v.onnx")
 
     def test_more_fields_than_any_graph_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(external_data, "_MOST", 1000)
         (tmp_path / "v.onnx").write_bytes(b"\x08\x08" * 1001)
         with pytest.raises(BundleError, match="more than 1000 fields"):
-            external_files(tmp_path / "v.onnx")
+            contents(tmp_path / "v.onnx")
 
     def test_weights_inside_are_not_read(self, tmp_path: Path) -> None:
         """One GB of weights, of which pages would be mapped if they were looked at."""
@@ -248,13 +294,17 @@ class TestFiles:
             file.seek(size, 1)  # a hole: nothing is written
             file.write(rest)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        assert external_files(path) == {"somewhere"}
+        assert contents(path).files == {"somewhere"}
         assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
 
 
 ALL = model(
     GraphProto(
-        node=[*nested(GraphProto(node=[constant("a")], initializer=[tensor("b")]), 2).node, constant("c")],
+        node=[
+            *nested(GraphProto(node=[constant("a"), engine()], initializer=[tensor("b")]), 2).node,
+            constant("c"),
+            engine(),
+        ],
         initializer=[tensor("d"), TensorProto(name="plain", data_type=1, dims=[2], raw_data=WEIGHTS)],
         sparse_initializer=[SparseTensorProto(values=tensor("e"), indices=tensor("f"))],
     ),
@@ -277,14 +327,15 @@ def test_never_fewer_than_protobuf_reads(
     path = tmp_path_factory.getbasetemp() / "edited.onnx"
     path.write_bytes(bytes(content[:cut] + added))
     try:
-        found = external_files(path)
+        found = contents(path)
     except BundleError:
         return
     try:
         parsed = ModelProto.FromString(path.read_bytes())
     except DecodeError:
         return
-    assert set(_locations(parsed)) <= found
+    assert set(_locations(parsed)) <= found.files
+    assert found.compiled or not any(node.op_type == "EPContext" for node in _nodes(parsed))
 
 
 def _locations(message: Message) -> Iterator[str]:
@@ -296,6 +347,15 @@ def _locations(message: Message) -> Iterator[str]:
         if field.message_type is not None:
             for inner in [value] if isinstance(value, Message) else value:
                 yield from _locations(inner)
+
+
+def _nodes(message: Message) -> Iterator[NodeProto]:
+    if isinstance(message, NodeProto):
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                yield from _nodes(inner)
 
 
 def _varint(number: int) -> bytes:

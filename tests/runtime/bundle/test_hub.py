@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import write
+from bundles import tree, write
 from hub import Hub, Repo, served
 
-from rar.runtime.bundle.hub import check_own, check_repo, fetch
+from rar.runtime import Bundle
+from rar.runtime.bundle.hub import check_own, check_repo, fetch, is_cached, library, refusal
 from rar.runtime.errors import BundleError, InputError
 
 pytest.importorskip("huggingface_hub")
@@ -79,11 +81,13 @@ def change_manifest(repo: Repo, change: Any) -> None:
 
 
 def test_a_recognizer_comes_from_a_repository_and_then_from_the_cache(
-    tmp_path: Path, pictures_bundle: Path, class_pictures: list[Path]
+    tmp_path: Path, pictures_bundle: Path, class_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = Path(shutil.copytree(pictures_bundle, tmp_path / "own", ignore=shutil.ignore_patterns("checks")))
+    monkeypatch.setenv("RAR_CACHE", str(tmp_path / "rar"))
     with served(tmp_path / "home") as hub:
         hub.repos["user/bundle"] = repo = Repo()
-        commit = repo.commit_folder(pictures_bundle)
+        commit = repo.commit_folder(own)
         run = hub.python(RECOGNISE, "user/bundle", "", class_pictures[0])
         assert (run.returncode, run.stdout) == (0, "cat cpu\n"), run.stderr
         assert f"rar user/bundle: main is commit {commit}; revision='{commit}' pins it" in run.stderr
@@ -93,6 +97,11 @@ def test_a_recognizer_comes_from_a_repository_and_then_from_the_cache(
         assert hub.fetched() == []  # only the branch was asked for
         assert hub.python(RECOGNISE, "user/bundle", commit, class_pictures[0]).stdout == "cat cpu\n"
         assert hub.asked == []  # a commit is not asked for at all
+    # Nothing was added to what was published.
+    (cached,) = tmp_path.glob("home/hub/models--*/snapshots/*")
+    listed = {record.path for one in Bundle.open(own).components.values() for record in one.files.values()}
+    assert set(tree(cached)) == {"bundle.json", *listed}
+    assert list((tmp_path / "rar/checks").iterdir())
     # The server is gone, which need not be said; or it is said that there is none.
     for offline in ("0", "1"):
         run = hub.python(RECOGNISE, "user/bundle", "", class_pictures[0], "change", HF_HUB_OFFLINE=offline)
@@ -140,6 +149,31 @@ def test_a_file_of_another_size_in_the_cache_is_fetched_again(hub: Hub, small: R
     assert hub.fetched() == ["memory/inner/a.bin"]
 
 
+def test_a_cache_without_links_is_compared_again(hub: Hub, small: Repo) -> None:
+    path = fetched(hub, "user/bundle") / "memory/inner/a.bin"
+    path.resolve().unlink()
+    path.unlink()
+    hub.fetched()
+    for forged, asked in ((b"first", []), (b"forge", ["memory/inner/a.bin"])):
+        path.write_bytes(forged)
+        assert fetched(hub, "user/bundle", small.names["main"]) == path.parents[2]
+        assert path.read_bytes() == b"first"
+        assert hub.fetched() == asked
+
+
+def test_a_file_of_another_size_is_not_downloaded(hub: Hub, small: Repo) -> None:
+    small.commit({**small.commits[small.names["main"]], "memory/inner/a.bin": bytes(1 << 20)})
+    assert "memory/inner/a.bin is not the file that bundle.json lists" in refused(hub, "user/bundle")
+    assert hub.fetched() == ["bundle.json", "memory/b.json"]
+
+
+def test_a_manifest_larger_than_any_is_not_downloaded(hub: Hub, small: Repo, tmp_path: Path) -> None:
+    hub.told["bundle.json"] = (1 << 26) + 1
+    assert "bundle.json has 67108865 bytes at main, and may have 67108864; do not use" in refused(hub, "user/bundle")
+    assert hub.fetched() == []
+    assert not list((tmp_path / "home").rglob("bundle.json"))
+
+
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "memory/../../x", "memory\\x"])
 def test_a_path_that_leaves_the_bundle_is_refused(hub: Hub, small: Repo, tmp_path: Path, path: str) -> None:
     change_manifest(small, lambda files: files["b.json"].update(path=path))
@@ -150,7 +184,7 @@ def test_a_path_that_leaves_the_bundle_is_refused(hub: Hub, small: Repo, tmp_pat
 
 def test_an_impossible_name_is_refused(hub: Hub, small: Repo) -> None:
     change_manifest(small, lambda files: files["b.json"].update(path="x" * 300))
-    assert "BundleError: user/bundle: " in refused(hub, "user/bundle")
+    assert "' cannot be stored (" in refused(hub, "user/bundle")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +222,46 @@ def test_a_private_repository_needs_a_token(hub: Hub, small: Repo) -> None:
     fetched(hub, "user/bundle")
 
 
+def test_what_became_private_needs_a_token_for_what_the_cache_lacks(hub: Hub, small: Repo) -> None:
+    path = fetched(hub, "user/bundle") / "memory/inner/a.bin"
+    small.private = True
+    stranger = {"HF_TOKEN": "hf_of_a_stranger"}
+    assert fetched(hub, "user/bundle", **stranger) == path.parents[2]  # all of it is in the cache
+    path.resolve().unlink()
+    path.unlink()
+    said = refused(hub, "user/bundle", **stranger)
+    assert said.startswith("InputError: user/bundle: the hub knows no such repository, or it is private;")
+    assert said.endswith("log in with `hf auth login`")
+
+
+def test_a_broken_manifest_is_fetched_again_and_a_newer_one_is_not(hub: Hub, small: Repo) -> None:
+    root = fetched(hub, "user/bundle")
+    (root / "bundle.json").resolve().write_text("{")
+    assert "not valid JSON" in refused(hub, "user/bundle")
+    hub.fetched()
+    assert fetched(hub, "user/bundle") == root
+    assert hub.fetched() == ["bundle.json"]
+    small.commit({"bundle.json": b'{"format": 99, "components": {}}'})
+    for asked in (["bundle.json"], []):
+        assert "format 99, but this release reads up to" in refused(hub, "user/bundle", small.names["main"])
+        assert hub.fetched() == asked
+
+
+def test_a_cache_that_cannot_be_written_is_told_as_what_it_holds(hub: Hub, small: Repo) -> None:
+    path = fetched(hub, "user/bundle") / "bundle.json"
+    path.resolve().unlink()
+    path.resolve().mkdir()  # cannot be deleted as a file
+    assert "no bundle there (is no regular file: bundle.json)" in refused(hub, "user/bundle")
+
+
+def test_what_a_push_lacks_is_not_told_as_a_fetch() -> None:
+    hub = library()
+    for kind in (hub.errors.EntryNotFoundError, hub.errors.LocalEntryNotFoundError):
+        assert str(refusal(hub, "user/bundle", kind("gone"))) == (
+            "user/bundle: the hub could not be asked (gone); try again"
+        )
+
+
 def test_without_a_network_and_a_cache_it_is_told_what_to_do(hub: Hub, small: Repo) -> None:
     said = refused(hub, "user/bundle", HF_HUB_OFFLINE="1")
     assert said.startswith("BundleError: user/bundle: bundle.json at main is not in the cache, and the hub was not")
@@ -204,8 +278,8 @@ def test_what_is_no_name_of_a_repository_is_refused(name: str) -> None:
         check_repo(name)
 
 
-@pytest.mark.parametrize("revision", ["", "../../x", "/x", "a/../b", "x\n", "a b", "..", "."])
-def test_what_is_no_revision_is_refused(revision: str) -> None:
+@pytest.mark.parametrize("revision", ["", "../../x", "/x", "a/../b", "x\n", "a b", "..", ".", 1])
+def test_what_is_no_revision_is_refused(revision: Any) -> None:
     with pytest.raises(InputError, match="is no commit, branch or tag"):
         fetch("user/bundle", revision)
 
@@ -221,7 +295,9 @@ def test_a_folder_of_ones_own_may_be_changed_and_the_cache_not(tmp_path: Path) -
     cached = tmp_path / "models--user--bundle" / "snapshots" / ("a" * 40)
     write(tmp_path / "own")
     cached.parent.mkdir(parents=True)
+    assert not is_cached(tmp_path / "own")
     (tmp_path / "own").rename(cached)
+    assert is_cached(cached)
     with pytest.raises(BundleError, match="rar-export pull user/bundle FOLDER"):
         write(cached, "clip")
     assert not (cached / "clip").exists()

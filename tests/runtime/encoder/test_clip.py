@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from rar.runtime import Bundle, BundleError
-from rar.runtime.bundle.external_data import external_files
+from rar.runtime.bundle.external_data import contents
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.session import OnnxSession
 
@@ -30,7 +30,7 @@ def test_the_text_tower_is_loaded_only_when_texts_are_embedded(tiny_bundle: Path
 
 def test_each_tower_takes_weights_from_its_own_file(tiny_bundle: Path) -> None:
     for name in ("visual.onnx", "text.onnx"):
-        assert external_files(Bundle.open(tiny_bundle).graph("clip", name)) == {f"{name}.data"}
+        assert contents(Bundle.open(tiny_bundle).graph("clip", name)).files == {f"{name}.data"}
 
 
 def test_names_are_data_in_the_template(tiny_bundle: Path) -> None:

@@ -40,7 +40,7 @@ def pictures(each: int, seed: int) -> tuple[Floats, list[str]]:
 def varied(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory in which the discriminant gains, and whose default ranker nobody chose. Shared: copy before writing."""
     out = tmp_path_factory.mktemp("varied") / "bundle"
-    root = copy(Bundle.open(tiny_bundle), out, without="")
+    root = copy(Bundle.open(tiny_bundle), out, without=None)
     vectors, labels = pictures(8, 0)
     build_memory(root, MemorySource(embeddings=Embeddings.of(vectors, labels)), provider="cpu")
     return out
@@ -172,7 +172,7 @@ def test_held_out_pictures_overrule_what_the_memory_s_own_say(varied: Path, writ
 def test_one_that_grows_into_gaining_becomes_the_default_when_it_is_compacted(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    root = copy(Bundle.open(tiny_bundle), tmp_path / "own", without="")
+    root = copy(Bundle.open(tiny_bundle), tmp_path / "own", without=None)
     vectors, labels = pictures(8, 0)
     build_memory(root, MemorySource(embeddings=Embeddings.of(vectors[:3], labels[:3])), provider="cpu")
     assert Bundle.open(root.root).component("memory").info["rank"] == "none"
@@ -185,7 +185,7 @@ def test_one_that_grows_into_gaining_becomes_the_default_when_it_is_compacted(
 
 @pytest.mark.parametrize("rank", ["none", "wca"])
 def test_a_default_that_was_chosen_stays(tiny_bundle: Path, tmp_path: Path, rank: str) -> None:
-    root = copy(Bundle.open(tiny_bundle), tmp_path / "own", without="")
+    root = copy(Bundle.open(tiny_bundle), tmp_path / "own", without=None)
     vectors, labels = pictures(8, 0)
     build_memory(root, MemorySource(embeddings=Embeddings.of(vectors, labels)), rank=rank, provider="cpu")
     memory = Memory.open(root.root)
