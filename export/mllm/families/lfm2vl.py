@@ -39,7 +39,7 @@ def before(mask: torch.Tensor, count: int) -> list[torch.Tensor]:
         The nearest first, each int64 [N, L]: its place among past and new tokens, from 1; 0 if there is none.
     """
     seen, length = mask[:, 0], mask.shape[2]
-    places = torch.arange(1, seen.shape[2] + 1)
+    places = torch.arange(1, seen.shape[2] + 1, device=mask.device)
     found, limit = [], places[-length:].expand(seen.shape[0], length)
     for _ in range(count):
         limit = torch.where(seen & (places < limit.unsqueeze(-1)), places, 0).amax(-1)

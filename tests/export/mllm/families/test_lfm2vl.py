@@ -59,6 +59,11 @@ def test_tokens_before_are_the_nearest_that_are_seen() -> None:
     assert second.tolist() == [[0, 1, 2, 3, 2]]
 
 
+def test_tokens_before_are_found_on_the_mask_s_own_device() -> None:
+    mask = torch.ones(1, 1, 2, 3, dtype=torch.bool, device="meta")
+    assert [found.device.type for found in before(mask, 2)] == ["meta", "meta"]
+
+
 def test_a_wide_convolution_is_kept_in_two_slots_and_continues(decoder: HybridDecoder) -> None:
     assert decoder.layers == 2 + 1 + 2
     embeds = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(1))
