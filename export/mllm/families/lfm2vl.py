@@ -21,7 +21,6 @@ from PIL import Image
 from rar.runtime.errors import ExportError
 from rar.runtime.picture.preprocess import Preprocess
 
-from ...compat import takes
 from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder, Past, attention, hidden_by
 from ..model import Mllm
@@ -57,7 +56,7 @@ class _Slots(Past):
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().update(key, value, self.first[layer])
+        return self.keep(key, value, self.first[layer])
 
 
 class HybridDecoder(Decoder):
@@ -69,8 +68,6 @@ class HybridDecoder(Decoder):
         slots = [1 if layer.is_attention_layer else math.ceil(self.dim / self._whole) for layer in language.layers]
         self._first = [sum(slots[:number]) for number in range(len(slots))]
         self.layers = sum(slots)
-        attends = next((layer.self_attn for layer in language.layers if layer.is_attention_layer), None)
-        self._name = "cache" if attends is not None and takes(attends, "cache") else "past_key_values"
 
     def forward(
         self,
@@ -94,7 +91,7 @@ class HybridDecoder(Decoder):
                         hidden_states=normed,
                         position_embeddings=turns,
                         attention_mask=hides,
-                        **{self._name: cache},
+                        **{self._cache: cache},
                     )
                 else:
                     mixed = self._convolve(layer.conv, normed, preceding, cache, self._first[number])
@@ -115,7 +112,7 @@ class HybridDecoder(Decoder):
         held = [
             kept
             for number in range(0, len(heads), 2)
-            for kept in Past.update(cache, heads[number], heads[number + 1], slot + number // 2)
+            for kept in cache.keep(heads[number], heads[number + 1], slot + number // 2)
         ]
         every = torch.cat([part.transpose(1, 2).flatten(2) for part in held], -1)[..., :width]
         # Before the first token there is nothing.
