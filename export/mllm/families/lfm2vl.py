@@ -18,10 +18,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rar.runtime.errors import ExportError
-from rar.runtime.picture.preprocess import Preprocess
-
-from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder, Past, attention, hidden_by
 from ..model import Mllm
 from ..source import Loaded
@@ -161,13 +157,10 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     """
     loaded.refuse_tiles(tiles)
     config, tokenizer, model, images = loaded.config, loaded.tokenizer, loaded.model.model, loaded.images
-    if images.resample not in FILTERS:
-        raise ExportError(
-            f"{loaded.folder}: pictures resized by filter {images.resample} have no form; choose another model"
-        )
     factor, patch = config.downsample_factor, config.vision_config.patch_size
     grid = math.isqrt(images.max_image_tokens)
     size = grid * factor * patch
+    preprocess = loaded.square(size)
     vision = _Vision(model, grid * factor).eval()
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
     template = loaded.resolve(image, ["<|image_start|>", image, "<|image_end|>"])
@@ -190,19 +183,14 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         }
 
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture="lfm2vl",
         vision=vision,
         vision_shape=(3, size, size),
         decoder=HybridDecoder(model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=grid**2,
-        preprocess=Preprocess(
-            size=size, mean=images.image_mean, std=images.image_std, filter=FILTERS[images.resample], fit="squash"
-        ),
+        preprocess=preprocess,
         reference_preprocess=reference_preprocess,
         # Its processor has torchvision's form alone.
         rounded=1,
