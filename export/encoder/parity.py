@@ -81,7 +81,7 @@ def compare_prepared(encoder: DualEncoder, pictures: Sequence[Path]) -> float:
     """The least cosine of what the module gives for pictures that the runtime and the model's own prepare.
 
     Raises:
-        ExportError: It is below the limit of fp16, whose rounding is as fine as that of grey levels.
+        ExportError: It is below the limit of fp16, or NaN.
     """
     module, values = _Module(encoder.visual, encoder.visual_outputs), []
     for path in pictures:
