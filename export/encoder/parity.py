@@ -78,13 +78,23 @@ def compare_text(encoder: DualEncoder, graph: Path, precision: Precision) -> dic
 
 
 def compare_prepared(encoder: DualEncoder, pictures: Sequence[Path]) -> float:
-    """The least cosine of what the module gives for pictures that the runtime and the model's own prepare."""
-    module, least = _Module(encoder.visual, encoder.visual_outputs), 1.0
+    """The least cosine of what the module gives for pictures that the runtime and the model's own prepare.
+
+    Raises:
+        ExportError: It is below the limit of fp16, or NaN.
+    """
+    module, values = _Module(encoder.visual, encoder.visual_outputs), []
     for path in pictures:
         pixels = load_image(path)
         own = encoder.reference_preprocess(Image.fromarray(pixels))[None]
         both = [module.run({"pixel_values": seen})["image_embeds"] for seen in (encoder.preprocess([pixels]), own)]
-        least = min(least, float(cosines(*both).min()))
+        values.append(cosines(*both))
+    least, limit = float(np.min(values)), LIMITS["fp16"].worst
+    if not least >= limit:  # written so that NaN fails
+        raise ExportError(
+            f"the runtime prepares pictures so far from {encoder.source} that an embedding's cosine is {least:.5f}; "
+            f"the limit is {limit:g}. Please report this model"
+        )
     return least
 
 

@@ -10,9 +10,6 @@ from rar.runtime.bundle.files import atomic_file, write_json
 
 from ..mllm.model import Mllm
 
-# The linear layers of Llama's and Qwen2's blocks, which all supported language models use.
-_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
 
 def exists(folder: Path) -> bool:
     """Whether a folder holds a finished adapter."""
@@ -20,13 +17,21 @@ def exists(folder: Path) -> bool:
 
 
 def attach(mllm: Mllm, rank: int, dropout: float) -> Any:
-    """Adds LoRA layers to the language model, in place; all other weights are frozen. Returns peft's wrapper."""
-    import peft
+    """Adds LoRA to every linear layer of the language model, in place; all other weights are frozen.
 
+    Returns:
+        peft's wrapper.
+    """
+    import peft
+    import torch
+
+    # Their names differ: LLaMA, Qwen and Gemma have the same seven in a block, LFM2 has others in its convolutions.
+    modules = mllm.language.named_modules()
+    linear = {name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear)}
     for module in (mllm.vision, mllm.embed, mllm.decoder):
         module.requires_grad_(False)
     config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=list(_TARGETS), bias="none"
+        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=sorted(linear), bias="none"
     )
     language = peft.get_peft_model(mllm.language, config)
     if mllm.vision_input == "image_features":

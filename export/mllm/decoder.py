@@ -33,9 +33,13 @@ class Past:
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keeps a layer's new keys and values, and gives all of them: float32 [N, kv_heads, P + L, head_dim] each."""
+        """What transformers calls, see `keep`."""
+        return self.keep(key, value, layer)
+
+    def keep(self, key: torch.Tensor, value: torch.Tensor, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keeps a slot's new keys and values, and gives all of them: float32 [N, kv_heads, P + L, head_dim] each."""
         self.new += [key, value]
-        return torch.cat([self.past[2 * layer], key], 2), torch.cat([self.past[2 * layer + 1], value], 2)
+        return torch.cat([self.past[2 * slot], key], 2), torch.cat([self.past[2 * slot + 1], value], 2)
 
     def get_seq_length(self, _: int = 0) -> Any:
         """P."""
@@ -88,7 +92,7 @@ class Decoder(torch.nn.Module):
     Attributes:
         language: The model without its head (`LlamaModel`, `Qwen2Model`, ...); what LoRA attaches to.
         head: Hidden states to logits.
-        layers: Number of layers.
+        layers: Pairs of keys and values in the cache: one a layer, or as many as a layer fills.
         kv_heads: Heads of the keys and values.
         head_dim: Width of a head.
         dim: Width of the embeddings.
@@ -120,7 +124,7 @@ class Decoder(torch.nn.Module):
             attention_mask: bool [N, 1, L, P + L], True where a token may see. Each must see itself.
             position_ids: int64 [N, L], or [3, N, L].
             logit_positions: int64 [N, M], the positions that get logits.
-            past: Key and value of each layer, float32 [N, kv_heads, P, head_dim]; P may be 0.
+            past: Each pair of keys and values, float32 [N, kv_heads, P, head_dim]; P may be 0.
 
         Returns:
             float32 [N, M, V], then the new keys and values, float32 [N, kv_heads, L, head_dim].

@@ -28,7 +28,7 @@ class Form:
 
     Attributes:
         vision_input: See `Mllm`.
-        layers: Number of the decoder's layers.
+        layers: Pairs of keys and values in the decoder's cache.
         kv_heads: Heads of the keys and values.
         head_dim: Width of a head.
         dim: Width of the embeddings.

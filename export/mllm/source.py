@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from rar.runtime.errors import ExportError
+from rar.runtime.picture.preprocess import Preprocess
 
 from ..compat import image_processor
+from ..encoder.huggingface import FILTERS
 from ..pictures.prepare import with_alpha
 from .model import Mllm
 from .template import Template, plain_tokenizer, resolve
@@ -39,7 +43,7 @@ class Loaded:
         config: Its configuration.
         model: The network at fp32, in eval mode.
         tokenizer: Its fast tokenizer, with the chat template.
-        images: Its image processor, the Pillow form.
+        images: Its image processor: the Pillow form, or torchvision's where there is no other.
     """
 
     folder: str
@@ -61,7 +65,23 @@ class Loaded:
         if tiles is not None:
             raise ExportError(f"{self.folder}: a {self.config.model_type} takes one tile a picture; leave --tiles out")
 
-    def common(self) -> dict[str, Any]:
+    def square(self, size: int) -> Preprocess:
+        """The model's own filter and normalisation, where every picture becomes one square of `size` pixels.
+
+        Raises:
+            ExportError: The runtime has no form for the filter or the factor of the pixels.
+        """
+        images = self.images
+        if images.resample not in FILTERS or not np.isclose(images.rescale_factor, 1 / 255):
+            raise ExportError(
+                f"{self.folder}: pictures resized by filter {images.resample} with factor {images.rescale_factor} have "
+                "no form; choose another model"
+            )
+        return Preprocess(
+            size=size, mean=images.image_mean, std=images.image_std, filter=FILTERS[images.resample], fit="squash"
+        )
+
+    def common(self, template: Template) -> dict[str, Any]:
         """The attributes of `Mllm` that are read in the same way from every architecture."""
         stops = self.model.generation_config.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
@@ -71,6 +91,9 @@ class Loaded:
             "tokenizer": plain_tokenizer(self.tokenizer),
             "stop_ids": list(stops) if isinstance(stops, list) else [stops],
             "context": self.config.get_text_config().max_position_embeddings,
+            "template": template.pieces,
+            "lead": template.lead,
+            "reference_tokens": template.tokens,
             "reference": self.model,
         }
 

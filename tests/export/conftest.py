@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
 
 @pytest.fixture(scope="session")
 def hugging_face_clip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,29 +31,19 @@ def hugging_face_clip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -
     tokenizer = transformers.CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
     tokenizer.save_pretrained(folder)
     end = len(vocabulary) - 1
-    text = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
-    }  # fmt: skip
+    text = {**SHAPE, "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
     # Towers of unequal width and depth, as TinyCLIP has them.
-    vision = {
-        "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "image_size": 32, "patch_size": 8,
-    }  # fmt: skip
+    vision = {**SHAPE, "hidden_size": 48, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8}
     torch.manual_seed(0)
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
     transformers.CLIPModel(config).save_pretrained(folder)
-    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
-    return folder
+    return _write_clip_images(folder)
 
 
 @pytest.fixture(scope="session")
 def hugging_face_siglip(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random transformers SigLIP with a small sentencepiece model trained on the spot."""
     import sentencepiece
-    import torch
     import transformers
 
     from rar.export.encoder.parity import sample_strings
@@ -66,23 +58,12 @@ def hugging_face_siglip(pytorch: None, tmp_path_factory: pytest.TempPathFactory)
     )  # fmt: skip
     tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=64)
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = transformers.SiglipConfig(
-        text_config={**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32},
-        vision_config={**shape, "image_size": 32, "patch_size": 8},
-    )
-    transformers.SiglipModel(config).save_pretrained(folder)
-    transformers.SiglipImageProcessor(
-        size={"height": 32, "width": 32}, resample=3, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
-    return folder
+    return _write_siglip(folder, len(tokenizer), resample=3)
 
 
 @pytest.fixture(scope="session")
 def hugging_face_siglip2(pytorch: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random SigLIP 2: SigLIP with Gemma's tokens, which keep upper case."""
-    import torch
     import transformers
     from tiny_mllm import sentencepiece_like
     from tokenizers import processors
@@ -94,17 +75,7 @@ def hugging_face_siglip2(pytorch: None, tmp_path_factory: pytest.TempPathFactory
         tokenizer_object=made, eos_token="</s>", unk_token="<unk>", pad_token="<unk>", padding_side="right"
     )
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = transformers.SiglipConfig(
-        text_config={**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32},
-        vision_config={**shape, "image_size": 32, "patch_size": 8},
-    )
-    transformers.SiglipModel(config).save_pretrained(folder)
-    transformers.SiglipImageProcessor(
-        size={"height": 32, "width": 32}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
-    return folder
+    return _write_siglip(folder, len(tokenizer), resample=2)
 
 
 @pytest.fixture(scope="session")
@@ -122,18 +93,14 @@ def hugging_face_metaclip2(pytorch: None, tmp_path_factory: pytest.TempPathFacto
         tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
     )
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     config = transformers.MetaClip2Config(
-        text_config={**shape, "vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
-        vision_config={**shape, "image_size": 32, "patch_size": 8},
+        text_config={**SHAPE, "vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        vision_config={**SHAPE, "image_size": 32, "patch_size": 8},
         projection_dim=24,
     )
     transformers.MetaClip2Model(config).save_pretrained(folder)
-    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
-    return folder
+    return _write_clip_images(folder)
 
 
 @pytest.fixture(scope="session")
@@ -162,12 +129,35 @@ def hugging_face_dinov3(pytorch: None, tmp_path_factory: pytest.TempPathFactory)
 
     folder = tmp_path_factory.mktemp("hf-dinov3")
     torch.manual_seed(0)
-    config = transformers.DINOv3ViTConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
-        num_register_tokens=4,
-    )  # fmt: skip
+    config = transformers.DINOv3ViTConfig(**SHAPE, image_size=32, patch_size=8, num_register_tokens=4)
     transformers.DINOv3ViTModel(config).save_pretrained(folder)
     # The second is transformers 4's name for the same.
     kind = getattr(transformers, "DINOv3ViTImageProcessor", None) or transformers.DINOv3ViTImageProcessorFast
     kind(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def _write_siglip(folder: Path, vocabulary: int, resample: int) -> Path:
+    """A SigLIP of random weights, without its tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(
+        text_config={**SHAPE, "vocab_size": vocabulary, "max_position_embeddings": 64, "projection_size": 32},
+        vision_config={**SHAPE, "image_size": 32, "patch_size": 8},
+    )
+    transformers.SiglipModel(config).save_pretrained(folder)
+    transformers.SiglipImageProcessor(
+        size={"height": 32, "width": 32}, resample=resample, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
+    return folder
+
+
+def _write_clip_images(folder: Path) -> Path:
+    """CLIP's image processor for squares of 32 pixels."""
+    import transformers
+
+    square = {"height": 32, "width": 32}
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
     return folder

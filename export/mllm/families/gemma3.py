@@ -34,7 +34,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         tokenizer.convert_ids_to_tokens, (config.boi_token_index, config.image_token_index, config.eoi_token_index)
     )
     template = loaded.resolve(begin, ["\n\n", begin, image, end, "\n\n"], image)
-    common = loaded.common()
+    common = loaded.common(template)
     window = config.text_config.sliding_window or common["context"]
 
     def reference_preprocess(picture: Image.Image) -> npt.NDArray[np.float32]:
@@ -54,9 +54,6 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         vision=Vision(model).eval(),
         vision_shape=(3, preprocess.size, preprocess.size),
         decoder=Decoder(model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_index,
         image_tokens=config.mm_tokens_per_image,
         whole_picture=True,

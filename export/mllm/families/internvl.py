@@ -50,14 +50,11 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": parts}
 
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture="internvl",
         vision=tiled or vision,
         vision_shape=(3, one.size * rows, one.size * rows),
         decoder=Decoder(model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=one_tile * (rows * rows + 1 if rows > 1 else 1),
         preprocess=Preprocess.from_dict({**one.to_dict(), "size": one.size * rows, "shortest_edge": one.size * rows}),

@@ -18,11 +18,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rar.runtime.errors import ExportError
-from rar.runtime.picture.preprocess import Preprocess
-
-from ...compat import takes
-from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder, Past, attention, hidden_by
 from ..model import Mllm
 from ..source import Loaded
@@ -39,7 +34,7 @@ def before(mask: torch.Tensor, count: int) -> list[torch.Tensor]:
         The nearest first, each int64 [N, L]: its place among past and new tokens, from 1; 0 if there is none.
     """
     seen, length = mask[:, 0], mask.shape[2]
-    places = torch.arange(1, seen.shape[2] + 1)
+    places = torch.arange(1, seen.shape[2] + 1, device=mask.device)
     found, limit = [], places[-length:].expand(seen.shape[0], length)
     for _ in range(count):
         limit = torch.where(seen & (places < limit.unsqueeze(-1)), places, 0).amax(-1)
@@ -57,7 +52,7 @@ class _Slots(Past):
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().update(key, value, self.first[layer])
+        return self.keep(key, value, self.first[layer])
 
 
 class HybridDecoder(Decoder):
@@ -69,8 +64,6 @@ class HybridDecoder(Decoder):
         slots = [1 if layer.is_attention_layer else math.ceil(self.dim / self._whole) for layer in language.layers]
         self._first = [sum(slots[:number]) for number in range(len(slots))]
         self.layers = sum(slots)
-        attends = next((layer.self_attn for layer in language.layers if layer.is_attention_layer), None)
-        self._name = "cache" if attends is not None and takes(attends, "cache") else "past_key_values"
 
     def forward(
         self,
@@ -94,7 +87,7 @@ class HybridDecoder(Decoder):
                         hidden_states=normed,
                         position_embeddings=turns,
                         attention_mask=hides,
-                        **{self._name: cache},
+                        **{self._cache: cache},
                     )
                 else:
                     mixed = self._convolve(layer.conv, normed, preceding, cache, self._first[number])
@@ -115,7 +108,7 @@ class HybridDecoder(Decoder):
         held = [
             kept
             for number in range(0, len(heads), 2)
-            for kept in Past.update(cache, heads[number], heads[number + 1], slot + number // 2)
+            for kept in cache.keep(heads[number], heads[number + 1], slot + number // 2)
         ]
         every = torch.cat([part.transpose(1, 2).flatten(2) for part in held], -1)[..., :width]
         # Before the first token there is nothing.
@@ -164,13 +157,10 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     """
     loaded.refuse_tiles(tiles)
     config, tokenizer, model, images = loaded.config, loaded.tokenizer, loaded.model.model, loaded.images
-    if images.resample not in FILTERS:
-        raise ExportError(
-            f"{loaded.folder}: pictures resized by filter {images.resample} have no form; choose another model"
-        )
     factor, patch = config.downsample_factor, config.vision_config.patch_size
     grid = math.isqrt(images.max_image_tokens)
     size = grid * factor * patch
+    preprocess = loaded.square(size)
     vision = _Vision(model, grid * factor).eval()
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
     template = loaded.resolve(image, ["<|image_start|>", image, "<|image_end|>"])
@@ -193,19 +183,14 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         }
 
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture="lfm2vl",
         vision=vision,
         vision_shape=(3, size, size),
         decoder=HybridDecoder(model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=grid**2,
-        preprocess=Preprocess(
-            size=size, mean=images.image_mean, std=images.image_std, filter=FILTERS[images.resample], fit="squash"
-        ),
+        preprocess=preprocess,
         reference_preprocess=reference_preprocess,
         # Its processor has torchvision's form alone.
         rounded=1,

@@ -71,14 +71,11 @@ def one_tile(loaded: Loaded, architecture: str, vision: torch.nn.Module) -> Mllm
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
 
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture=architecture,
         vision=vision,
         vision_shape=(3, preprocess.size, preprocess.size),
         decoder=Decoder(loaded.model.model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_index,
         image_tokens=count_tokens(vision, preprocess.size),
         preprocess=preprocess,

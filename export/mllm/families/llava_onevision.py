@@ -7,6 +7,7 @@ single one it also cuts into tiles; those are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ...encoder.huggingface import read_preprocess
-from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
-from .llava import Tower, count_tokens
+from .llava import Tower, one_tile
 
 
 class _Vision(torch.nn.Module):
@@ -38,15 +37,11 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         ExportError: Tiles were asked for, or the pictures are prepared in a way the runtime has no form for.
     """
     loaded.refuse_tiles(tiles)
-    config, tokenizer, images = loaded.config, loaded.tokenizer, loaded.images
-    preprocess = read_preprocess(loaded.folder, images)
-    vision = _Vision(loaded.model.model).eval()
-    image = tokenizer.convert_ids_to_tokens(config.image_token_index)
-    template = loaded.resolve(image, [image])
+    made = one_tile(loaded, "llava_onevision", _Vision(loaded.model.model).eval())
 
     def reference_preprocess(picture: Image.Image) -> npt.NDArray[np.float32]:
         # The first is the whole picture, its tiles follow.
-        return np.asarray(images(picture, return_tensors="np")["pixel_values"][0][0])
+        return np.asarray(loaded.images(picture, return_tensors="np")["pixel_values"][0][0])
 
     def reference_inputs(ids: torch.Tensor, pixels: torch.Tensor) -> Mapping[str, Any]:
         return {
@@ -58,18 +53,4 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
             "batch_num_images": torch.tensor([len(pixels) + 1]),
         }
 
-    return Mllm(
-        **loaded.common(),
-        architecture="llava_onevision",
-        vision=vision,
-        vision_shape=(3, preprocess.size, preprocess.size),
-        decoder=Decoder(loaded.model.model.language_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
-        image_token=config.image_token_index,
-        image_tokens=count_tokens(vision, preprocess.size),
-        preprocess=preprocess,
-        reference_preprocess=reference_preprocess,
-        reference_inputs=reference_inputs,
-    )
+    return replace(made, reference_preprocess=reference_preprocess, reference_inputs=reference_inputs)

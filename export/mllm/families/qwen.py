@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from rar.runtime.errors import ExportError
+
 from ...compat import takes
 
 _THETA = 10000.0
@@ -78,6 +80,16 @@ class Tower(torch.nn.Module):
     def _rotate(self, part: torch.Tensor) -> torch.Tensor:
         first, second = part.chunk(2, -1)
         return part * self.cos + torch.cat([-second, first], -1) * self.sin
+
+
+def check_frames(folder: str, images: Any) -> None:
+    """A still picture is two frames; see `Tower`.
+
+    Raises:
+        ExportError: The processor makes it of another number.
+    """
+    if images.temporal_patch_size != 2:
+        raise ExportError(f"{folder}: {images.temporal_patch_size} frames a patch have no form; choose another model")
 
 
 def reference_preprocess(images: Any, size: int) -> Callable[[Image.Image], npt.NDArray[np.float32]]:

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 
 from rar.runtime.errors import ExportError
-from rar.runtime.picture.preprocess import Preprocess
 
-from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
-from .qwen import Tower, reference_inputs, reference_preprocess
+from .qwen import Tower, check_frames, reference_inputs, reference_preprocess
 
 # 144 tokens with the published models' patches of 14, merged by 2, and windows of 112.
 _SIZE = 336
@@ -60,30 +58,27 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     config, tokenizer, model, images = loaded.config, loaded.tokenizer, loaded.model.model, loaded.images
     tower, factor = config.vision_config, images.patch_size * images.merge_size
     size = max(1, round(_SIZE / tower.window_size)) * tower.window_size
-    if tower.window_size % factor or images.resample not in FILTERS or images.temporal_patch_size != 2:
+    check_frames(loaded.folder, images)
+    if tower.window_size % factor:
         raise ExportError(
             f"{loaded.folder}: windows of {tower.window_size} pixels do not hold patches of {factor}"
             "; choose another model"
         )
+    preprocess = loaded.square(size)
     vision = _Vision(model.visual, size).eval()
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
     template = loaded.resolve(image, [image])
     grid = size // factor
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture="qwen25vl",
         vision=vision,
         vision_shape=(3, size, size),
         decoder=Decoder(model.language_model, loaded.model.lm_head, position_dims=3),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=grid * grid,
         image_positions={"grid": [grid, grid]},
-        preprocess=Preprocess(
-            size=size, mean=images.image_mean, std=images.image_std, filter=FILTERS[images.resample], fit="squash"
-        ),
+        preprocess=preprocess,
         reference_preprocess=reference_preprocess(images, size),
         reference_inputs=reference_inputs(loaded.model, vision, config.image_token_id),
     )

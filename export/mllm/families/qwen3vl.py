@@ -12,14 +12,10 @@ from typing import Any
 
 import torch
 
-from rar.runtime.errors import ExportError
-from rar.runtime.picture.preprocess import Preprocess
-
-from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
-from .qwen import Tower, reference_inputs, reference_preprocess
+from .qwen import Tower, check_frames, reference_inputs, reference_preprocess
 
 # 144 tokens with the published models' patches of 16, merged by 2.
 _SIZE = 384
@@ -103,32 +99,25 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     loaded.refuse_tiles(tiles)
     config, tokenizer, model, images = loaded.config, loaded.tokenizer, loaded.model.model, loaded.images
     factor = images.patch_size * images.merge_size
-    if images.resample not in FILTERS or images.temporal_patch_size != 2:
-        raise ExportError(
-            f"{loaded.folder}: pictures resized by filter {images.resample} have no form; choose another model"
-        )
+    check_frames(loaded.folder, images)
     grid = max(1, round(_SIZE / factor))
     size = grid * factor
+    preprocess = loaded.square(size)
     vision = _Vision(model.visual, size).eval()
     decoder = _Decoder(model.language_model, loaded.model.lm_head, len(model.visual.deepstack_visual_indexes))
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
     template = loaded.resolve(image, [image])
-    common = loaded.common()
+    common = loaded.common(template)
     return Mllm(
         **{**common, "embed": _Embed(common["embed"], decoder.dim - decoder.width).eval()},
         architecture="qwen3vl",
         vision=vision,
         vision_shape=(3, size, size),
         decoder=decoder,
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=grid * grid,
         image_positions={"grid": [grid, grid]},
-        preprocess=Preprocess(
-            size=size, mean=images.image_mean, std=images.image_std, filter=FILTERS[images.resample], fit="squash"
-        ),
+        preprocess=preprocess,
         reference_preprocess=reference_preprocess(images, size),
         reference_inputs=reference_inputs(loaded.model, vision, config.image_token_id),
     )

@@ -10,10 +10,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rar.runtime.errors import ExportError
-from rar.runtime.picture.preprocess import Preprocess
-
-from ...encoder.huggingface import FILTERS
 from ..decoder import Decoder
 from ..model import Mllm
 from ..source import Loaded
@@ -55,11 +51,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     """
     config, tokenizer, model, images = loaded.config, loaded.tokenizer, loaded.model.model, loaded.images
     rows, size = check_tiles(loaded.folder, tiles), images.max_image_size["longest_edge"]
-    if images.resample not in FILTERS:
-        raise ExportError(
-            f"{loaded.folder}: tiles resized by filter {images.resample} have no form; choose another model"
-        )
-    settings = {"mean": images.image_mean, "std": images.image_std, "filter": FILTERS[images.resample]}
+    preprocess = loaded.square(size * rows)
     vision: torch.nn.Module = _Vision(model, size).eval()
     tiled = Tiled(vision, size, rows, images.resample) if rows > 1 else None
     image = tokenizer.convert_ids_to_tokens(config.image_token_id)
@@ -79,17 +71,14 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": parts}
 
     return Mllm(
-        **loaded.common(),
+        **loaded.common(template),
         architecture="smolvlm",
         vision=tiled or vision,
         vision_shape=(3, size * rows, size * rows),
         decoder=Decoder(model.text_model, loaded.model.lm_head),
-        template=template.pieces,
-        lead=template.lead,
-        reference_tokens=template.tokens,
         image_token=config.image_token_id,
         image_tokens=one_tile * (rows * rows + 1 if rows > 1 else 1),
-        preprocess=Preprocess(size=size * rows, fit="squash", **settings),
+        preprocess=preprocess,
         reference_preprocess=reference_preprocess,
         reference_inputs=reference_inputs,
     )

@@ -268,6 +268,20 @@ def test_dinov3_sees_pictures_that_differ_by_the_rounding_of_a_grey_level(
         export_clip(other, tmp_path / "other")
 
 
+@pytest.mark.parametrize("spoil", ["limit", "numbers"])
+def test_pictures_prepared_so_otherwise_that_embeddings_differ_are_refused(
+    spoil: str, hugging_face_dinov3: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = huggingface.load(str(hugging_face_dinov3))
+    if spoil == "limit":
+        monkeypatch.setitem(parity.LIMITS, "fp16", Limit(0.9999999, 0.9999999))
+    else:
+        with torch.no_grad():
+            next(encoder.visual.parameters()).fill_(torch.nan)
+    with pytest.raises(ExportError, match=r"dinov3_vit .* cosine is (0\.99|nan)"):
+        parity.compare_prepared(encoder, photos[:3])
+
+
 def test_names_are_written_in_the_templates_that_were_named(tiny_openclip: tuple[Path, Path], tmp_path: Path) -> None:
     config, checkpoint = tiny_openclip
     out = str(tmp_path / "bundle")

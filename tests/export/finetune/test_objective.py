@@ -31,10 +31,10 @@ NAMES = ["cat", "a furry animal with whiskers, sitting", "O'Neill\n<|im_end|><im
 MODES: list[Mode] = ["likelihood", "choice", "generate"]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen25vl"])
+@pytest.fixture(scope="module", params=["llava", "qwen25vl", "lfm2vl"])
 def model(request: pytest.FixtureRequest) -> tuple[Mllm, Prompt]:
-    """One whose tokenizer begins every text with a space, and one whose positions have three dimensions."""
-    mllm = load(str(request.getfixturevalue(f"tiny_{request.param}")))
+    """One whose tokenizer begins texts with a space, one with positions of three dimensions, one with convolutions."""
+    mllm = load(str(request.getfixturevalue("tiny_mllm_folder")(request.param)))
     return mllm, read_prompt(prompt_settings(mllm), mllm.tokenizer)
 
 

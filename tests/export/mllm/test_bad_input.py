@@ -88,6 +88,24 @@ def test_tiles_a_model_has_not_are_refused(name: str, tiles: int, tiny_mllm_fold
         load(str(tiny_mllm_folder(name)), tiles)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        *((name, {"resample": 0}, "filter 0 with factor 0.0039") for name in ("smolvlm", "qwen25vl", "lfm2vl")),
+        ("qwen3vl", {"rescale_factor": 1.0}, r"with factor 1\.0 have no form"),
+        ("qwen25vl", {"temporal_patch_size": 4}, "4 frames a patch have no form"),
+        ("qwen25vl", {"merge_size": 3}, "windows of 112 pixels do not hold patches of 84"),
+    ],
+)
+def test_pictures_that_are_prepared_in_a_way_without_a_form_are_refused(
+    name: str, change: dict[str, Any], message: str, tiny_mllm_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(tiny_mllm_folder(name), tmp_path / name))
+    edit("preprocessor_config.json", **change)(own)
+    with pytest.raises(ExportError, match=message):
+        load(str(own))
+
+
 def test_a_bundle_with_an_mllm_takes_no_second_one(llava: Any) -> None:
     before = (llava.bundle / "bundle.json").read_bytes()
     with pytest.raises(ExportError, match="holds an MLLM already"):

@@ -30,6 +30,15 @@ def processor(name: str, folder: Path) -> Any:
     chat = tokenizer.chat_template
     if name == "llava":
         return transformers.AutoProcessor.from_pretrained(folder)
+    if name == "fastvlm":
+        return transformers.LlavaProcessor(
+            images, tokenizer, patch_size=64, vision_feature_select_strategy="full", chat_template=chat
+        )
+    if name == "lfm2vl":
+        if transformers.__version__.startswith("4."):  # 5 knows them
+            tokenizer.image_start_token, tokenizer.image_end_token = "<|image_start|>", "<|image_end|>"
+            tokenizer.image_thumbnail = "<|img_thumbnail|>"
+        return transformers.Lfm2VlProcessor(images, tokenizer, chat_template=chat)
     if name == "gemma3":
         return transformers.Gemma3Processor(images, tokenizer, chat_template=chat, image_seq_length=4)
     if name == "qwen3vl":
@@ -47,7 +56,7 @@ def processor(name: str, folder: Path) -> Any:
     return transformers.InternVLProcessor(images, tokenizer, videos, image_seq_length=4, chat_template=chat)
 
 
-@pytest.mark.parametrize("name", ["llava", "smolvlm", "qwen25vl", "qwen3vl", "gemma3", "internvl"])
+@pytest.mark.parametrize("name", ["llava", "fastvlm", "smolvlm", "qwen25vl", "qwen3vl", "gemma3", "internvl", "lfm2vl"])
 def test_ids_are_those_of_the_models_own_processor(name: str, tiny_mllm_folder: Callable[[str], Path]) -> None:
     folder = tiny_mllm_folder(name)
     mllm, own = load(str(folder)), processor(name, folder)
@@ -86,6 +95,13 @@ def test_an_answer_is_led_by_what_the_models_chat_has_there(
     tiny_llava: Path, tiny_smolvlm: Path, tiny_internvl: Path
 ) -> None:
     assert [load(str(folder)).lead for folder in (tiny_llava, tiny_smolvlm, tiny_internvl)] == [" ", " ", ""]
+
+
+@pytest.mark.parametrize("name", ["fastvlm", "lfm2vl"])
+def test_nothing_leads_an_answer_that_follows_its_line_at_once(
+    name: str, tiny_mllm_folder: Callable[[str], Path]
+) -> None:
+    assert load(str(tiny_mllm_folder(name))).lead == ""
 
 
 def test_every_letter_is_one_token_of_its_own(model: Any) -> None:

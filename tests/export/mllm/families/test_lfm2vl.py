@@ -59,6 +59,11 @@ def test_tokens_before_are_the_nearest_that_are_seen() -> None:
     assert second.tolist() == [[0, 1, 2, 3, 2]]
 
 
+def test_tokens_before_are_found_on_the_mask_s_own_device() -> None:
+    mask = torch.ones(1, 1, 2, 3, dtype=torch.bool, device="meta")
+    assert [found.device.type for found in before(mask, 2)] == ["meta", "meta"]
+
+
 def test_a_wide_convolution_is_kept_in_two_slots_and_continues(decoder: HybridDecoder) -> None:
     assert decoder.layers == 2 + 1 + 2
     embeds = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -89,3 +94,14 @@ def test_branches_side_by_side_do_not_see_each_other(decoder: HybridDecoder) -> 
     logits, *_ = run(decoder, torch.cat([stem, first, second], 1), mask, [0, 1, 2, 3, 4, 5, 3, 4, 5])
     torch.testing.assert_close(logits[:, :6], own(decoder, torch.cat([stem, first], 1)), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits[:, 6:], own(decoder, torch.cat([stem, second], 1))[:, 3:], atol=1e-4, rtol=1e-4)
+
+
+def test_branches_continue_a_kept_head(decoder: HybridDecoder) -> None:
+    head, stem, first, second = torch.randn(4, 1, 3, WIDTH, generator=torch.Generator().manual_seed(4))
+    _, *kept = run(decoder, head, torch.ones(3, 3).tril().bool(), [0, 1, 2])
+    mask = torch.ones(9, 12).tril(3).bool()
+    mask[6:, 6:9] = False
+    logits, *_ = run(decoder, torch.cat([stem, first, second], 1), mask, [3, 4, 5, 6, 7, 8, 6, 7, 8], kept)
+    for begin, branch in ((3, first), (6, second)):
+        wanted = own(decoder, torch.cat([head, stem, branch], 1))[:, 6:]
+        torch.testing.assert_close(logits[:, begin : begin + 3], wanted, atol=1e-4, rtol=1e-4)

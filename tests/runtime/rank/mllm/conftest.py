@@ -79,7 +79,13 @@ def llava(make_golden: Callable[[Path], Golden], tiny_llava: Path) -> Golden:
     return make_golden(tiny_llava)
 
 
-@pytest.fixture(scope="session", params=["smolvlm", "qwen25vl", "llava"])
+@pytest.fixture(scope="session")
+def lfm2vl(make_golden: Callable[[Path], Golden], tiny_mllm_folder: Callable[[str], Path]) -> Golden:
+    """Convolutions lie between the layers that attend."""
+    return make_golden(tiny_mllm_folder("lfm2vl"))
+
+
+@pytest.fixture(scope="session", params=["smolvlm", "qwen25vl", "llava", "lfm2vl"])
 def golden(request: pytest.FixtureRequest) -> Golden:
     found: Golden = request.getfixturevalue(request.param)
     return found
