@@ -219,6 +219,7 @@ def test_shots_are_taken_by_the_camera(page: Any, server: Any) -> None:
 
 def test_a_class_is_renamed_and_back(page: Any, server: Any) -> None:
     page.click("nav >> text=Memory")
+    page.wait_for_load_state("networkidle")  # a list that is drawn anew in the midst of a click loses it
     page.once("dialog", lambda asked: asked.accept("<b>grass & moss</b>"))
     page.locator("#classes li", has_text="grass").get_by_text("Rename").click()
     page.locator("#classes strong", has_text="<b>grass & moss</b>").wait_for()
@@ -230,6 +231,7 @@ def test_a_class_is_renamed_and_back(page: Any, server: Any) -> None:
 def test_a_class_is_removed_only_when_the_user_is_sure(page: Any, server: Any, class_pictures: list[Path]) -> None:
     server.teach("soon gone", class_pictures[0])
     page.click("nav >> text=Memory")
+    page.wait_for_load_state("networkidle")  # a list that is drawn anew in the midst of a click loses it
     page.once("dialog", lambda asked: asked.dismiss())
     page.locator("#classes li", has_text="soon gone").get_by_text("Remove").click()
     assert server.client.get("/memory/soon gone").status_code == 200
