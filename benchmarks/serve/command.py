@@ -48,7 +48,7 @@ class Round:
     """One turn of the library and one of the server.
 
     Attributes:
-        offline: Pictures a second of `Recognizer.stream`, with the server idle.
+        offline: Pictures a second of `Recognizer.stream`, while the server only changes its memory.
         served: Pictures a second of the server.
         seen: What the clients saw.
     """

@@ -48,7 +48,7 @@ class Stream(Iterator[T], Generic[T]):
         """Ends the stream: no more results. Any thread may call it, and it does not wait for the source.
 
         A source cannot be stopped while it is being waited for. The thread that does is left behind: it ends when the
-        source gives its next picture, or with the process, which it does not hold up.
+        source gives its next picture, or with the process, which waits for it half a second at most.
         """
         self._intake.close()
         with suppress(ValueError):  # another thread waits for a result; it gets the end
