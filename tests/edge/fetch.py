@@ -175,7 +175,7 @@ def made(folder: Path, stamp: str, make: Callable[[Path], None]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         staged = Path(work) / folder.name
         staged.mkdir()
-        print(f"edge: makes {folder}", flush=True)
+        print(f"edge: makes {folder}", file=sys.stderr)  # what a command prints is its answer
         make(staged)
         (staged / note.name).write_text(stamp, encoding="utf-8")
         staged.rename(folder)
