@@ -111,6 +111,7 @@ def _measure(memory: Memory, asked: dict[str, Floats], val: Labelled | None) -> 
     ways = {
         kind: {
             "best cosine": -traits[kind][:, 0],
+            "distance from the middle": traits[kind][:, 1],
             "Mahalanobis": (distance := discriminant.fit.gaussian.squares(vectors) - 2 * best[kind]),
             "relative Mahalanobis": distance - background.gaussian.squares(vectors),
             "best logit": -best[kind],

@@ -91,8 +91,8 @@ class Fit:
                 floor, effective = float(file["floor"]), float(file["effective"])
                 scale, cosines, gains = float(file["scale"]), float(file["cosines"]), bool(file["gains"])
                 lean = float(file["lean"])
-                told = file["strangers"].tolist() if "strangers" in file else []
-                strangers = Strangers(tuple(told[:-3]), *told[-3:]) if told else None
+                # Earlier releases wrote "strangers", of which a part was another.
+                strangers = _strangers(file["unknown"]) if "unknown" in file and len(file["unknown"]) else None
             factor, weights = (
                 map_npy(bundle.file("memory", f"pictures/{name}", check=False)) for name in (FACTOR, WEIGHTS)
             )
@@ -157,7 +157,7 @@ def write_fit(folder: Path, classes: int) -> dict[str, Any] | None:
         cosines=np.float64(measured.cosines),
         lean=np.float64(measured.lean),
         gains=np.bool_(measured.gains),
-        strangers=np.array([] if strangers is None else _flat(strangers), np.float64),
+        unknown=np.array([] if strangers is None else _flat(strangers), np.float64),
         belongs=np.int64(identity(vectors, labels)),
     )
     return {
@@ -170,7 +170,12 @@ def write_fit(folder: Path, classes: int) -> dict[str, Any] | None:
 
 
 def _flat(strangers: Strangers) -> list[float]:
-    return [*strangers.weights, strangers.least, strangers.spread, strangers.limit]
+    return [*strangers.weights, *strangers.similarity, *strangers.distance, strangers.limit]
+
+
+def _strangers(flat: npt.NDArray[np.float64]) -> Strangers:
+    *weights, similarity, spread, distance, deviation, limit = flat.tolist()
+    return Strangers(tuple(weights), (similarity, spread), (distance, deviation), limit)
 
 
 def settle_rank(info: dict[str, Any]) -> None:
@@ -237,21 +242,24 @@ class Discriminant:
         logits[rows < 0] = -np.inf
         return np.asarray(logits, np.float32)
 
-    def logits_and_cosines(self, queries: Floats, labels: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
-        """As `logits`, and the cosines in its metric between each picture and its candidates, seen from the centre.
+    def evidence(self, queries: Floats, labels: Sequence[Sequence[str]]) -> tuple[Floats, Floats, Doubles]:
+        """What it knows of each picture and its candidates, as far as it tells strangers.
 
         Returns:
-            Both float32 [N, k]; minus infinity and -1 for a class without pictures.
+            As `logits`, and the cosines in its metric between picture and candidates, seen from the centre: both
+            float32 [N, k], minus infinity and -1 for a class without pictures. Then each picture's distance from the
+            centre, float64 [N].
         """
         classes, rows, weights, bias = self._planes(labels)
         gaussian = self.fit.gaussian
         dots = np.matmul(weights, (queries - gaussian.centre)[:, :, None])[:, :, 0]
         middle = bias + weights @ gaussian.centre  # -(m^T P m - effective / n) / 2
         squares = gaussian.effective / np.maximum(1, self._counts[classes]) - 2 * middle
-        lengths = np.sqrt(np.maximum(gaussian.squares(queries)[:, None] * squares, _TINY))
+        distances = gaussian.distances(queries)
+        lengths = np.sqrt(np.maximum(gaussian.floor * distances[:, None] * squares, _TINY))
         logits = np.where(rows < 0, -np.inf, dots + middle)
         cosines = np.where(rows < 0, -1, np.clip(dots / lengths, -1, 1))  # a mean in the middle has none
-        return logits.astype(np.float32), cosines.astype(np.float32)
+        return logits.astype(np.float32), cosines.astype(np.float32), distances
 
     def _planes(self, labels: Sequence[Sequence[str]]) -> tuple[Ids, Ids, Floats, Floats]:
         """The classes' positions and rows, -1 for none, their weights [N, k, d] and biases [N, k]."""

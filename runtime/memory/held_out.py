@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .gaussian import Covariance, Halfs, Labels, Learned, learn
+from .gaussian import Covariance, Doubles, Halfs, Labels, Learned, learn
 from .reduction import Floats
 from .strangers import RATE, Strangers, fit_strangers, traits_of
 
@@ -93,7 +93,7 @@ def measure(vectors: Halfs, labels: Labels, learned: Learned) -> Measured:
     similarities = nearest_of_classes(queries, pictures[~asked].astype(np.float32), class_of[~asked], classes)
     logits = queries @ weights.T + bias
     angles = gaussian.cosines(queries, half.means, weights)
-    strangers = _strangers(similarities, logits, angles, truth, scale)
+    strangers = _strangers(similarities, half.gaussian.distances(queries), logits, angles, truth, scale)
     if not alike:
         return Measured(scale, _COSINES, lean, strangers=strangers)
     proposed, logits = _pool(similarities, logits)
@@ -107,13 +107,15 @@ def measure(vectors: Halfs, labels: Labels, learned: Learned) -> Measured:
     return Measured(scale, cosines, lean, len(truth), *share, ahead(chosen, first), strangers)
 
 
-def _strangers(similarities: Floats, logits: Floats, cosines: Floats, truth: Labels, scale: float) -> Strangers | None:
+def _strangers(
+    similarities: Floats, distances: Doubles, logits: Floats, cosines: Floats, truth: Labels, scale: float
+) -> Strangers | None:
     """How strangers are told: pictures whose class is there, and the same where it is left out."""
     rows = np.arange(len(truth))
-    known = traits_of(similarities, logits, cosines, scale)
+    known = traits_of(similarities, distances, logits, cosines, scale)
     similarities, logits, cosines = similarities.copy(), logits.copy(), cosines.copy()
     similarities[rows, truth], logits[rows, truth], cosines[rows, truth] = -1, -np.inf, -1
-    return fit_strangers(known, traits_of(similarities, logits, cosines, scale), _UNSEEN * RATE)
+    return fit_strangers(known, traits_of(similarities, distances, logits, cosines, scale), _UNSEEN * RATE)
 
 
 def ahead(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> bool:

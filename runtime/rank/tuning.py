@@ -95,7 +95,7 @@ class Tuning:
             gate_by = stored.get("gate_by", "similarity")
             if gate_by == "probe":  # a classifier for the gate alone, which earlier releases fitted
                 gate, gate_by = None, "similarity"
-            strangers = None if stored.get("strangers") is None else Strangers.of(stored["strangers"])
+            strangers = None if stored.get("unknown") is None else Strangers.of(stored["unknown"])
             if (gate is not None and math.isnan(gate)) or gate_by not in get_args(GateBy):
                 raise ValueError(f"gate {gate} or gate_by {gate_by!r} cannot be")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -118,7 +118,7 @@ class Tuning:
             "retrieval": self.retrieval,
             "gate": self.gate,
             "gate_by": self.gate_by,
-            "strangers": None if self.strangers is None else self.strangers.stored(),
+            "unknown": None if self.strangers is None else self.strangers.stored(),
         }
 
     def fits(self, rank: str, options: RankerOptions | None) -> bool:

@@ -39,6 +39,7 @@ def test_each_way_is_measured_near_and_far_and_what_is_refused(
         assert row["pictures"] == {"known": 9, "near": 3, "far": 4}
         assert list(row["ways"]) == [
             "best cosine",
+            "distance from the middle",
             "Mahalanobis",
             "relative Mahalanobis",
             "best logit",

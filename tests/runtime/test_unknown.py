@@ -111,7 +111,7 @@ def test_regions_are_refused_as_pictures_are(recognizer: Recognizer, strange: An
 def test_what_tune_fitted_comes_before_what_the_memory_did(pictures_bundle: Path, class_pictures: list[Path]) -> None:
     own = Recognizer.open(pictures_bundle, "cpu")
     for limit, refused in ((0.0, True), (1.0, False)):
-        own.tuning = Tuning("none", strangers=Strangers((0.0, 0.0, 0.0), -1.0, 1.0, limit))
+        own.tuning = Tuning("none", strangers=Strangers((0.0, 0.0, 0.0), (-1.0, 1.0), (0.0, 1.0), limit))
         (result,) = own.recognize(class_pictures[0], rank="none", unknown="reject")
         assert (result.unknown, result.refused) == (0.5, refused)
     own.close()

@@ -87,9 +87,10 @@ def check(memory: Memory) -> None:
     scale = max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
     np.testing.assert_allclose(found, expected, atol=1e-4 * scale)
     assert memory.discriminant is not None
-    logits, cosines = memory.discriminant.logits_and_cosines(QUERIES, [memory.labels] * len(QUERIES))
+    logits, cosines, distances = memory.discriminant.evidence(QUERIES, [memory.labels] * len(QUERIES))
     np.testing.assert_allclose(logits, expected, atol=1e-4 * scale)
     np.testing.assert_allclose(cosines, angles(memory, QUERIES), atol=1e-3)
+    np.testing.assert_allclose(distances, memory.discriminant.fit.gaussian.distances(QUERIES))
 
 
 def test_it_is_that_of_the_classes_pictures_and_a_class_of_texts_has_none(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ Doubles = npt.NDArray[np.float64]
 
 
 def drawn(count: int, middle: float, seed: int) -> Doubles:
-    """Similarities that tell nothing, and two traits that do."""
-    return np.random.default_rng(seed).normal([0.0, middle, 3 * middle], [0.1, 1.0, 5.0], (count, 3))
+    """Similarities and distances that tell nothing, and two traits that do."""
+    return np.random.default_rng(seed).normal([0.0, 1.0, middle, 3 * middle], [0.1, 0.3, 1.0, 5.0], (count, 4))
 
 
 class TestFit:
@@ -57,32 +57,39 @@ class TestFit:
         assert fitted is not None
         assert (fitted.chances(known) < fitted.limit).all()
 
-    def test_far_ones_are_refused_whatever_the_discriminant_says(self) -> None:
+    @pytest.mark.parametrize(
+        ("similarity", "distance", "refused"),
+        [(-0.6, 3.1, True), (0.1, 3.1, False), (-0.6, 1.0, False)],
+        ids=["unlike and far", "far, but like a picture of a class", "unlike, but not far"],
+    )
+    def test_what_is_unlike_all_and_far_from_them_is_refused_whatever_the_directions_say(
+        self, similarity: float, distance: float, refused: bool
+    ) -> None:
         known, strange = drawn(300, 1, 0), drawn(300, 0.9, 1)
         fitted = fit_strangers(known, strange)
         assert fitted is not None
         others = np.linspace(-3, 3, 9)
-        assert (fitted.chances(np.stack([np.full(9, -0.6), others, others], axis=1)) > 0.999).all()
-        assert (fitted.chances(np.stack([np.full(9, 0.1), others, others], axis=1)) < 0.9).all()
+        chances = fitted.chances(np.stack([np.full(9, similarity), np.full(9, distance), others, others], axis=1))
+        assert ((chances > 0.999) if refused else (chances < 0.9)).all()
 
     def test_a_trait_that_tells_nothing_does_not_count(self) -> None:
         known, strange = drawn(300, 1, 0), drawn(300, -1, 1)
-        known[:, 1] = strange[:, 1] = 7.0
+        known[:, 2] = strange[:, 2] = 7.0
         fitted = fit_strangers(known, strange)
         assert fitted is not None
         assert fitted.weights[0] == 0
         assert fitted.weights[1] < 0
 
     def test_traits_that_split_the_two_wholly_give_finite_weights(self) -> None:
-        fitted = fit_strangers(np.ones((9, 3)), np.zeros((9, 3)))
+        fitted = fit_strangers(np.ones((9, 4)), np.zeros((9, 4)))
         assert fitted is not None
-        assert fitted.chances(np.zeros((1, 3)))[0] > 0.95
-        assert fitted.chances(np.ones((1, 3)))[0] < 0.05
+        assert fitted.chances(np.zeros((1, 4)))[0] > 0.95
+        assert fitted.chances(np.ones((1, 4)))[0] < 0.05
 
     def test_where_nothing_differs_there_is_no_fit(self) -> None:
-        assert fit_strangers(np.ones((9, 3)), np.ones((9, 3))) is None
-        assert fit_strangers(np.ones((0, 3)), np.ones((9, 3))) is None
-        assert fit_strangers(np.ones((9, 3)), np.full((9, 3), np.nan)) is None
+        assert fit_strangers(np.ones((9, 4)), np.ones((9, 4))) is None
+        assert fit_strangers(np.ones((0, 4)), np.ones((9, 4))) is None
+        assert fit_strangers(np.ones((9, 4)), np.full((9, 4), np.nan)) is None
 
     @settings(max_examples=40)
     @given(
@@ -108,19 +115,21 @@ class TestFit:
         {"weights": 3},
         {"limit": 1.5},
         {"limit": "much"},
-        {"spread": 0},
-        {"least": float("inf")},
-        {"least": None},
+        {"similarity": [0.5, 0]},
+        {"similarity": [float("inf"), 1]},
+        {"similarity": None},
+        {"distance": [0.5]},
+        {"distance": [0.5, float("nan")]},
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused(stored: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
-        Strangers.of(Strangers((1, 2, 3), 0.5, 0.1, 0.5).stored() | stored)
+        Strangers.of(Strangers((1, 2, 3), (0.5, 0.1), (0.2, 0.1), 0.5).stored() | stored)
 
 
 def test_what_is_stored_is_read() -> None:
-    fitted = Strangers((-3.5, 0.25, 1.0), 0.5, 0.1, 0.75)
+    fitted = Strangers((-3.5, 0.25, 1.0), (0.5, 0.1), (0.2, 0.1), 0.75)
     assert Strangers.of(fitted.stored()) == fitted
 
 
@@ -144,7 +153,8 @@ def test_a_memory_tells_pictures_of_classes_that_it_does_not_hold() -> None:
         similarities = np.stack([products[:, owners == label].max(1) for label in range(30)], axis=1)
         cosines = learned.gaussian.cosines(queries, learned.means, weights)
         logits = queries @ weights.T + bias
-        return measured.strangers.chances(traits_of(similarities, logits, cosines, measured.scale))
+        distances = learned.gaussian.distances(queries)
+        return measured.strangers.chances(traits_of(similarities, distances, logits, cosines, measured.scale))
 
     known, strange = chances(here & new), chances(~here)
     above = (strange[:, None] > known).mean()

@@ -26,7 +26,7 @@ from rar.runtime.rank.tuning import Fused, GateBy, Tuning
 @pytest.mark.parametrize("gate_by", ["similarity", "fused"])
 @pytest.mark.parametrize("fused", [None, Fused(), Fused(Weights(1.5, 0.25), 3.5)])
 @pytest.mark.parametrize("first", [None, Fused(Weights(0.5), 1.25)])
-@pytest.mark.parametrize("strangers", [None, Strangers((-3.5, 0.25, 1.0), 0.5, 0.1, 0.75)])
+@pytest.mark.parametrize("strangers", [None, Strangers((-3.5, 0.25, 1.0), (0.5, 0.1), (0.2, 0.1), 0.75)])
 def test_what_is_stored_is_read(
     rank: str,
     options: RankerOptions,
@@ -69,8 +69,8 @@ def test_a_ranker_that_gains_nothing_is_off_by_name_whatever_the_release(fusion:
         {"unused": 3},
         {"gate": math.nan},
         {"gate_by": "feeling"},
-        {"strangers": 3},
-        {"strangers": {"weights": [1, 2], "least": 0, "spread": 1, "limit": 0.5}},
+        {"unknown": 3},
+        {"unknown": {"weights": [1, 2], "similarity": [0, 1], "distance": [0, 1], "limit": 0.5}},
     ],
     ids=str,
 )
