@@ -15,8 +15,9 @@ from rar.runtime.stages import recorded
 from ..usage import memory
 from .server import Served, serve
 
-# The retrieval alone, with the ranking of its candidates, or with ranking only if the gate is unsure.
-Way: TypeAlias = Literal["retrieve", "rank", "rank, gated"]
+# The retrieval alone, by the bundle's encoder or by the same at fp32; with the ranking of its candidates, or with
+# ranking only if the gate is unsure.
+Way: TypeAlias = Literal["retrieve", "retrieve, fp32", "rank", "rank, gated"]
 
 # Labels pictures in batches of a size: the best label of each, or None.
 Labeller: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]

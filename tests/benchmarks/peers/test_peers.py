@@ -29,6 +29,8 @@ def terms(openclip_pictures: Path, tiny_openclip: tuple[Path, Path], tmp_path: P
         ("torch-eager", {"decode", "preprocess", "embed", "search"}),
         ("clip-retrieval", {"decode", "preprocess", "embed", "search"}),
         ("fastembed", {"embed", "search"}),
+        ("openvino-fp32", {"decode", "preprocess", "embed", "search"}),
+        ("openvino-bf16", {"decode", "preprocess", "embed", "search"}),
     ],
 )
 def test_retrieval_finds_the_pictures_of_the_memory(

@@ -1,0 +1,95 @@
+"""The same encoder in other engines, with this package's decoding and preparation, and exact search.
+
+So a row differs from this package's own by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.info import EncoderInfo
+from rar.runtime.errors import RarError
+from rar.runtime.machine.cores import usable_cores
+from rar.runtime.picture.load import load_image
+from rar.runtime.picture.preprocess import Preprocess
+from rar.runtime.stages import in_stage
+
+from ..latency.work import Opened
+from ..made import made
+from .batches import ByBatch, Embed
+from .pytorch import Terms, distinct, exact, network
+from .torch_best import embedder
+
+# `fp32` and `bf16` are the network at those precisions; `int8` is the bundle's own quantised graph.
+Kind: TypeAlias = Literal["fp32", "bf16", "int8"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_SIZES = (1, 8)
+_OPENVINO, _GRAPH = "openvino", "visual.xml"
+
+
+def prepare_openvino(kind: Kind, terms: Terms) -> None:
+    """Converts the network, unless the bundle's graph is read.
+
+    Raises:
+        RarError: It cannot be converted, or the bundle's graph is not int8.
+    """
+    bundle = Bundle.open(terms.bundle)
+    if kind == "int8":
+        if (precision := EncoderInfo.of(bundle).precision) != "int8":
+            raise RarError(f"the bundle's encoder is at {precision}, not int8")
+        return
+    settings = {"encoder": bundle.component("clip").fingerprint}
+    made(terms.folder / _OPENVINO, settings, partial(_convert, terms))
+
+
+def _convert(terms: Terms, folder: Path) -> None:
+    import openvino
+    import torch
+
+    size = Bundle.open(terms.bundle).read_json("clip", "preprocess.json")["size"]
+    example = torch.zeros(1, 3, size, size)
+    model = openvino.convert_model(embedder(network(terms)[0], False), example_input=example)
+    openvino.save_model(model, folder / _GRAPH, compress_to_fp16=False)
+
+
+def open_openvino(kind: Kind, terms: Terms) -> Opened:
+    """OpenVINO on the CPU, a program for each batch size."""
+    import openvino
+
+    bundle = Bundle.open(terms.bundle)
+    preprocess = Preprocess.from_dict(bundle.read_json("clip", "preprocess.json"), threads=terms.threads)
+    graph = bundle.file("clip", "visual.onnx") if kind == "int8" else terms.folder / _OPENVINO / _GRAPH
+    core = openvino.Core()
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32"}
+    settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": terms.threads or usable_cores()}
+
+    def opener(size: int) -> Embed:
+        model = core.read_model(graph)
+        model.reshape([size, 3, preprocess.size, preprocess.size])
+        compiled = core.compile_model(model, "CPU", settings)
+        return lambda pixels: np.array(compiled(pixels)[0])
+
+    embed = ByBatch(opener, _SIZES)
+    search, labels = exact(terms), terms.labels()
+
+    def answer(pictures: Sequence[Path], batch: int) -> list[str]:
+        classes = []
+        for start in range(0, len(pictures), batch):
+            with in_stage("decode"):
+                images = [load_image(picture) for picture in pictures[start : start + batch]]
+            with in_stage("preprocess"):
+                pixels = preprocess(images)
+            with in_stage("embed"):
+                embeddings = embed(pixels)
+            with in_stage("search"):
+                classes += [distinct(places, labels, terms.k)[0] for places in search(embeddings)]
+        return classes
+
+    return Opened(answer, _SIZES, compiles=True, says=lambda: {"openvino": openvino.__version__})
