@@ -66,8 +66,8 @@ def open_worker(contender: Contender) -> Callable[[Work], Any]:
     Raises:
         RarError: The stack failed; the message says how.
     """
-    opened = _told(contender.open)
-    return lambda work: _told(lambda: work(opened))
+    opened = told(contender.open)
+    return lambda work: told(lambda: work(opened))
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,12 @@ def _seconds(opened: Opened, pictures: Sequence[Path]) -> float:
     return perf_counter() - start
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def told(work: Callable[[], Any]) -> Any:
+    """Does work; every error becomes a RarError, which a process that is asked passes on.
+
+    Raises:
+        RarError: The work failed; the message says how.
+    """
     try:
         return work()
     except RarError:

@@ -20,7 +20,7 @@ from rar.runtime.picture.load import load_image
 from rar.runtime.picture.preprocess import Preprocess
 from rar.runtime.stages import in_stage
 
-from ..latency.work import Opened
+from ..latency.work import Opened, told
 from ..made import made
 from .batches import ByBatch, Embed
 from .pytorch import Terms, distinct, exact, network
@@ -50,13 +50,18 @@ def prepare_openvino(kind: Kind, terms: Terms) -> None:
 
 
 def _convert(terms: Terms, folder: Path) -> None:
+    told(partial(_convert_network, terms, folder / _GRAPH))
+
+
+def _convert_network(terms: Terms, file: Path) -> None:
     import openvino
     import torch
 
     size = Bundle.open(terms.bundle).read_json("clip", "preprocess.json")["size"]
-    example = torch.zeros(1, 3, size, size)
-    model = openvino.convert_model(embedder(network(terms)[0], False), example_input=example)
-    openvino.save_model(model, folder / _GRAPH, compress_to_fp16=False)
+    module = embedder(network(terms)[0], False)
+    with torch.inference_mode():
+        traced = torch.jit.trace(module, torch.zeros(1, 3, size, size), check_trace=False)  # type: ignore[no-untyped-call]
+    openvino.save_model(openvino.convert_model(traced), file, compress_to_fp16=False)
 
 
 def open_openvino(kind: Kind, terms: Terms) -> Opened:

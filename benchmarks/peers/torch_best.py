@@ -27,7 +27,7 @@ from rar.runtime.machine.cores import usable_cores
 from rar.runtime.machine.cpu import instruction_sets
 from rar.runtime.stages import in_stage
 
-from ..latency.work import Opened
+from ..latency.work import Opened, told
 from ..made import made
 from ..process import in_a_process
 from .batches import ByBatch, Embed
@@ -179,7 +179,7 @@ def prepare(terms: Terms, recipes: tuple[Recipe, ...] = RECIPES, sizes: tuple[in
     """
     import torch
 
-    told: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     ready = []
     settings = {
         "encoder": Bundle.open(terms.bundle).component("clip").fingerprint,
@@ -197,22 +197,17 @@ def prepare(terms: Terms, recipes: tuple[Recipe, ...] = RECIPES, sizes: tuple[in
             except RarError as error:
                 reason = str(error)
         if reason is not None:
-            told.append({"way": recipe.name, "precision": recipe.precision, "reason": reason})
+            rows.append({"way": recipe.name, "precision": recipe.precision, "reason": reason})
     with in_a_process(partial(_open_trial, terms, tuple(ready), sizes)) as ask:
-        told += ask(None)
-    write_json(terms.folder / FOLDER / _TRIAL, {"rows": told})
+        rows += ask(None)
+    write_json(terms.folder / FOLDER / _TRIAL, {"rows": rows})
 
 
 def _write(terms: Terms, recipe: Recipe, sizes: Sequence[int], folder: Path) -> None:
     _set_threads(terms)
     inner = network(terms)[0]
     for size in sizes:
-        try:
-            recipe.write(inner, _example(terms, size), folder / f"{size}.bin")
-        except RarError:
-            raise
-        except Exception as error:  # whatever a compiler raises
-            raise RarError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        told(partial(recipe.write, inner, _example(terms, size), folder / f"{size}.bin"))
 
 
 def _open_trial(
@@ -237,11 +232,10 @@ def _trial(terms: Terms, recipes: Sequence[Recipe], sizes: Sequence[int]) -> lis
                 row: dict[str, Any] = {"way": recipe.name, "precision": recipe.precision, "batch": size}
                 rows.append(row)
                 try:
-                    program = recipe.read(terms, recipe.folder(terms) / f"{size}.bin")
-                    for _ in range(_WARM):
-                        found = program(pixels)
-                except Exception as error:
-                    row["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    program = told(partial(recipe.read, terms, recipe.folder(terms) / f"{size}.bin"))
+                    found = [told(partial(program, pixels)) for _ in range(_WARM)][-1]
+                except RarError as error:
+                    row["reason"] = str(error)
                     continue
                 row["cosine"] = float(torch.nn.functional.cosine_similarity(found, wanted).mean())
                 programs.append((row, program, []))
