@@ -26,6 +26,7 @@ from rar.export.starter.packages import language_file
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.errors import RarError
 from rar.runtime.machine.cores import usable_cores
+from rar.runtime.machine.cpu import instruction_sets
 from rar.runtime.rank.mllm.modes import answer_scores, ask_likelihood, ask_list
 from rar.runtime.rank.mllm.prompt import Prompt
 from rar.runtime.rank.mllm.tree import PICTURE, Tree
@@ -49,6 +50,7 @@ def describe() -> dict[str, Any]:
     return {
         "what": "prompt and names as ours, text tokens in the picture's place; the picture's embeddings are not made",
         "weights": "SmolLM2-135M-Instruct, Q4_1 quantised again to Q8_0",
+        "kernels": "packed weights" if _packed() else "as the weights are stored: not its AMX ones",
         "version": version("llama-cpp-python"),
     }
 
@@ -79,6 +81,10 @@ def open_llama(bundle: str, threads: int | None, asked: Sequence[Asked]) -> Call
         return perf_counter() - start
 
     return take
+
+
+def _packed() -> bool:
+    return "amx_int8" not in instruction_sets()
 
 
 def quantize(source: Path, file: Path) -> Path:
@@ -115,7 +121,10 @@ class Decoder:
 
         self._llama: Any = llama_cpp
         llama_cpp.llama_backend_init()
-        model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
+        loading = llama_cpp.llama_model_default_params()
+        # Its AMX kernels, compiled by GCC 12, load a tile configuration that is not there yet, and the process ends.
+        loading.use_extra_bufts = _packed()
+        model = llama_cpp.llama_model_load_from_file(str(file).encode(), loading)
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = min(context, 1024)
         settings.n_threads = settings.n_threads_batch = threads or usable_cores()

@@ -64,7 +64,7 @@ PEERS = (
     Peer(
         "torch-best-fp32",
         "retrieve, fp32",
-        partial(torch_best.open_best, precisions=("fp32",)),
+        torch_best.open_best_fp32,
         _VISION,
         prepare=torch_best.prepare,
     ),

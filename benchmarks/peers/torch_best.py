@@ -53,14 +53,14 @@ class Recipe:
     Attributes:
         name: For the eye.
         precision: Of its products.
-        write: Stores a program of the network for batches like the example: network, example, file. Pickled.
+        write: Stores a program of the network for batches of one size: network, some batches, file. Pickled.
         read: Loads it: terms, file. Pickled.
         needs: A module that PyTorch does not bring, and the package of it; None without.
     """
 
     name: str
     precision: Precision
-    write: Callable[[Any, Any, Path], None]
+    write: Callable[[Any, Sequence[Any], Path], None]
     read: Callable[[Terms, Path], Program]
     needs: tuple[str, str] | None = None
 
@@ -86,15 +86,22 @@ def embedder(inner: Any, half: bool) -> Any:
             super().__init__()
             self.inner = inner
 
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=half, cache_enabled=False):
+        def forward(self, pixels: torch.Tensor) -> Any:
+            if not half:  # without the context, which quantizers do not look into
+                return _first(self.inner(pixels))
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
                 outputs = self.inner(pixels)
-            return (outputs[0] if isinstance(outputs, tuple) else outputs).float()
+            return _first(outputs).float()
 
     return Embedder().eval().to(memory_format=torch.channels_last)
 
 
-def write_nothing(inner: Any, example: Any, file: Path) -> None:
+def _first(outputs: Any) -> Any:
+    # Some encoders give features for an MLLM beside the embedding.
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def write_nothing(inner: Any, batches: Sequence[Any], file: Path) -> None:
     """Eager needs no program."""
     file.touch()
 
@@ -104,12 +111,12 @@ def read_eager(half: bool, terms: Terms, file: Path) -> Program:
     return embedder(network(terms)[0], half)  # type: ignore[no-any-return]
 
 
-def write_frozen(half: bool, inner: Any, example: Any, file: Path) -> None:
+def write_frozen(half: bool, inner: Any, batches: Sequence[Any], file: Path) -> None:
     """Traces the network and freezes it, its weights constants of the graph."""
     import torch
 
     with torch.inference_mode():
-        traced = torch.jit.trace(embedder(inner, half), example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(embedder(inner, half), batches[0], check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(torch.jit.freeze(traced), file)  # type: ignore[no-untyped-call]
 
 
@@ -120,9 +127,9 @@ def read_frozen(terms: Terms, file: Path) -> Program:
     return torch.jit.load(file)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def write_compiled(half: bool, inner: Any, example: Any, file: Path) -> None:
+def write_compiled(half: bool, inner: Any, batches: Sequence[Any], file: Path) -> None:
     """Compiles the network ahead of time."""
-    _compile(embedder(inner, half), example, file)
+    _compile(embedder(inner, half), batches[0], file)
 
 
 def read_compiled(terms: Terms, file: Path) -> Program:
@@ -132,21 +139,23 @@ def read_compiled(terms: Terms, file: Path) -> Program:
     return torch._inductor.aoti_load_package(file)
 
 
-def write_int8(inner: Any, example: Any, file: Path) -> None:
-    """Quantises the network by PT2E for inductor on x86, its ranges those of the example, and compiles it."""
+def write_int8(inner: Any, batches: Sequence[Any], file: Path) -> None:
+    """Quantises the network by PT2E for inductor on x86, its ranges those of the batches, and compiles it."""
     import torch
     from torchao.quantization.pt2e import move_exported_model_to_eval
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
     with torch.no_grad():
-        exported = torch.export.export(embedder(inner, False), (example,)).module()
+        # Strict: the quantizer finds the convolutions of a subclass by the function that they call.
+        exported = torch.export.export(embedder(inner, False), (batches[0],), strict=True).module()
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
         prepared = prepare_pt2e(exported, quantizer)
-        prepared(example)
+        for batch in batches:
+            prepared(batch)
         converted = convert_pt2e(prepared)
         move_exported_model_to_eval(converted)
-    _compile(converted, example, file)
+    _compile(converted, batches[0], file)
 
 
 def _compile(module: Any, example: Any, file: Path) -> None:
@@ -175,10 +184,12 @@ def prepare(terms: Terms, recipes: tuple[Recipe, ...] = RECIPES, sizes: tuple[in
     """Stores the programs that are not there, and measures all of them.
 
     Raises:
-        RarError: The pictures cannot be prepared by torchvision, or the trial broke off.
+        RarError: There are no pictures, torchvision cannot prepare them, or the trial broke off.
     """
     import torch
 
+    if not terms.pictures:
+        raise RarError("there are no pictures to try the ways on")
     rows: list[dict[str, Any]] = []
     ready = []
     settings = {
@@ -207,7 +218,9 @@ def _write(terms: Terms, recipe: Recipe, sizes: Sequence[int], folder: Path) -> 
     _set_threads(terms)
     inner = network(terms)[0]
     for size in sizes:
-        told(partial(recipe.write, inner, _example(terms, size), folder / f"{size}.bin"))
+        batches = _example(terms, max(size, len(terms.pictures))).split(size)
+        whole = [batch for batch in batches if len(batch) == size]
+        told(partial(recipe.write, inner, whole, folder / f"{size}.bin"))
 
 
 def _open_trial(
@@ -289,6 +302,11 @@ def open_best(terms: Terms, precisions: Collection[Precision] = ("fp32", "bf16",
     return Opened(answer, sorted(best), compiles=True, says=lambda: {**versions(), "runs": runs, "trial": rows})
 
 
+def open_best_fp32(terms: Terms) -> Opened:
+    """The same among the ways at fp32."""
+    return open_best(terms, ("fp32",))
+
+
 def _embed(terms: Terms, row: Mapping[str, Any], size: int) -> Embed:
     import torch
 
@@ -362,8 +380,6 @@ def _decode(picture: Path) -> Any:
 
 def _example(terms: Terms, size: int) -> Any:
     """A batch of the pictures that are to be recognised."""
-    if not terms.pictures:
-        raise RarError("there are no pictures to try the ways on")
     return Pictures.of(terms)([terms.pictures[i % len(terms.pictures)] for i in range(size)])
 
 
