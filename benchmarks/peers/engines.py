@@ -43,9 +43,8 @@ def prepare_openvino(kind: Kind, terms: Terms) -> None:
         RarError: It cannot be converted or run, or the bundle's graph is not int8.
     """
     bundle = Bundle.open(terms.bundle)
-    if kind == "int8":
-        if (precision := EncoderInfo.of(bundle).precision) != "int8":
-            raise RarError(f"the bundle's encoder is at {precision}, not int8")
+    if kind == "int8" and (precision := EncoderInfo.of(bundle).precision) != "int8":
+        raise RarError(f"the bundle's encoder is at {precision}, not int8")
     settings = {"encoder": bundle.component("clip").fingerprint}
     made(terms.folder / _OPENVINO, settings, partial(_convert, terms))
     settings |= {"pictures": [str(picture) for picture in terms.pictures]}

@@ -117,7 +117,7 @@ def write_frozen(half: bool, inner: Any, batches: Sequence[Any], file: Path) -> 
 
     with torch.inference_mode():
         traced = torch.jit.trace(embedder(inner, half), batches[0], check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(torch.jit.freeze(traced), file)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced), file)
 
 
 def read_frozen(terms: Terms, file: Path) -> Program:
