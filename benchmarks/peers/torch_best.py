@@ -40,6 +40,7 @@ Program: TypeAlias = Callable[[Any], Any]
 SIZES = (1, 8)  # pictures a program takes
 FOLDER = "torch-best"
 _TRIAL = "trial.json"
+_ENDING = ".pt2"  # which inductor asks for
 _WARM, _ROUNDS = 2, 7
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 # A program whose embeddings are farther from fp32's than this does not do the same work.
@@ -163,11 +164,8 @@ def _compile(module: Any, example: Any, file: Path) -> None:
 
     with torch.no_grad():
         exported = torch.export.export(module, (example,))
-        package = file.with_suffix(".pt2")
-        torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(package), inductor_configs={"freezing": True, "max_autotune": True}
-        )
-    package.replace(file)
+        settings = {"freezing": True, "max_autotune": True}
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(file), inductor_configs=settings)
 
 
 _HALVES: tuple[tuple[Precision, bool], ...] = (("fp32", False), ("bf16", True))
@@ -220,7 +218,7 @@ def _write(terms: Terms, recipe: Recipe, sizes: Sequence[int], folder: Path) -> 
     for size in sizes:
         batches = _example(terms, max(size, len(terms.pictures))).split(size)
         whole = [batch for batch in batches if len(batch) == size]
-        told(partial(recipe.write, inner, whole, folder / f"{size}.bin"))
+        told(partial(recipe.write, inner, whole, folder / f"{size}{_ENDING}"))
 
 
 def _open_trial(
@@ -245,7 +243,7 @@ def _trial(terms: Terms, recipes: Sequence[Recipe], sizes: Sequence[int]) -> lis
                 row: dict[str, Any] = {"way": recipe.name, "precision": recipe.precision, "batch": size}
                 rows.append(row)
                 try:
-                    program = told(partial(recipe.read, terms, recipe.folder(terms) / f"{size}.bin"))
+                    program = told(partial(recipe.read, terms, recipe.folder(terms) / f"{size}{_ENDING}"))
                     found = [told(partial(program, pixels)) for _ in range(_WARM)][-1]
                 except RarError as error:
                     row["reason"] = str(error)
@@ -311,7 +309,7 @@ def _embed(terms: Terms, row: Mapping[str, Any], size: int) -> Embed:
     import torch
 
     recipe = next(one for one in RECIPES if (one.name, one.precision) == (row["way"], row["precision"]))
-    program = recipe.read(terms, recipe.folder(terms) / f"{size}.bin")
+    program = recipe.read(terms, recipe.folder(terms) / f"{size}{_ENDING}")
 
     def embed(pixels: Floats) -> Floats:
         with torch.inference_mode():
