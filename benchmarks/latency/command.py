@@ -56,7 +56,7 @@ from .work import Contender, Way
 
 _K = 5
 _QUICK_SCENARIOS: tuple[Scenario, ...] = ("single stream", "offline")
-_QUICK_PEERS = ("torch-best", "rar-paper")
+_QUICK_PEERS = ("torch-eager", "rar-paper")  # `torch-best` takes minutes to prepare
 _TRIED = 8  # pictures that a peer may try or calibrate something on
 
 
@@ -89,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder", nargs="+", metavar="PART", help="what the encoder was exported from (default: as the bundle says)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="two blocks, two scenarios and two peers, of slow ones no p90"
+        "--quick",
+        action="store_true",
+        help="two blocks, two scenarios and two peers, of slow ones no p90; of retrieval no ratio",
     )
     parser.add_argument("--provider", default="auto")
     parser.add_argument("--threads", type=int, help="of all stacks (default: one a core)")
