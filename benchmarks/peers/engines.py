@@ -45,7 +45,7 @@ def prepare_openvino(kind: Kind, terms: Terms) -> None:
     bundle = Bundle.open(terms.bundle)
     if kind == "int8" and (precision := EncoderInfo.of(bundle).precision) != "int8":
         raise RarError(f"the bundle's encoder is at {precision}, not int8")
-    settings = {"encoder": bundle.component("clip").fingerprint}
+    settings: dict[str, Any] = {"encoder": bundle.component("clip").fingerprint}
     made(terms.folder / _OPENVINO, settings, partial(_convert, terms))
     settings |= {"pictures": [str(picture) for picture in terms.pictures]}
     made(terms.folder / f"{_OPENVINO}-{kind}", settings, partial(_compare, kind, terms))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -42,6 +42,8 @@ FOLDER = "torch-best"
 _TRIAL = "trial.json"
 _ENDING = ".pt2"  # which inductor asks for
 _WARM, _ROUNDS = 2, 7
+_ALL: tuple[Precision, ...] = get_args(Precision)
+_FP32: tuple[Precision, ...] = ("fp32",)
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 # A program whose embeddings are farther from fp32's than this does not do the same work.
 _LEAST_COSINE = 0.95
@@ -260,9 +262,7 @@ def _trial(terms: Terms, recipes: Sequence[Recipe], sizes: Sequence[int]) -> lis
     return rows
 
 
-def chosen(
-    rows: Sequence[Mapping[str, Any]], precisions: Collection[Precision] = ("fp32", "bf16", "int8")
-) -> dict[int, Mapping[str, Any]]:
+def chosen(rows: Sequence[Mapping[str, Any]], precisions: Collection[Precision] = _ALL) -> dict[int, Mapping[str, Any]]:
     """By batch size the fastest program of these precisions that does the same work; see `prepare`'s rows."""
     best: dict[int, Mapping[str, Any]] = {}
     for row in rows:
@@ -272,7 +272,7 @@ def chosen(
     return best
 
 
-def open_best(terms: Terms, precisions: Collection[Precision] = ("fp32", "bf16", "int8")) -> Opened:
+def open_best(terms: Terms, precisions: Collection[Precision] = _ALL) -> Opened:
     """Opens what the trial chose, with exact search.
 
     Raises:
@@ -302,7 +302,7 @@ def open_best(terms: Terms, precisions: Collection[Precision] = ("fp32", "bf16",
 
 def open_best_fp32(terms: Terms) -> Opened:
     """The same among the ways at fp32."""
-    return open_best(terms, ("fp32",))
+    return open_best(terms, _FP32)
 
 
 def _embed(terms: Terms, row: Mapping[str, Any], size: int) -> Embed:
