@@ -8,12 +8,13 @@ processes of all stacks have imported `rar.runtime`.
 
 The result file:
 
-    results     a row a stack, path (`retrieve`, `rank`, `rank, gated`) and scenario. `figures`: name -> median, q25,
-                q75, count, or null where the samples are too few or the blocks too far apart; `reason` says which. A
-                percentile is one of all samples, its quartiles are the blocks' own; a rate is the blocks' median.
-                `count` is samples or blocks. `stages` of the single stream: milliseconds a picture, each without those
-                inside it; `stages_share`: their sum over the whole. `percentiles_ms`: the curve. `by_batch`: pictures a
-                second, tried once; `batch` is the fastest. `tried`: the server's rates.
+    results     a row a stack, path (`retrieve`, `retrieve, fp32`, `rank`, `rank, gated`) and scenario. `figures`: name
+                -> median, q25, q75, count, or null where the samples are too few or the blocks too far apart; `reason`
+                says which. A percentile is one of all samples, its quartiles are the blocks' own; a rate is the blocks'
+                median. `count` is samples or blocks. `stages` of the single stream: milliseconds a picture, each
+                without those inside it; `stages_share`: their sum over the whole. `percentiles_ms`: the curve.
+                `by_batch`: pictures a second, tried once; `batch` is the fastest. `tried`: the server's rates.
+    peers       what each says of itself: versions, and of `torch-best` what its trial measured and chose by batch
     ratios      how many times better than the best of the baselines, paired by block; `reached` is null where its
                 quartiles lie on both sides of the target
     missing     what an interrupted run did not reach
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from tqdm import tqdm
 
 from rar.export.pictures.labelled import read_images
 from rar.runtime.bundle.manifest import Bundle
+from rar.runtime.encoder.info import EncoderInfo
 from rar.runtime.errors import InputError, RarError
 from rar.runtime.loop import GATES
 from rar.runtime.memory import Memory
@@ -53,12 +56,18 @@ from .work import Contender, Way
 
 _K = 5
 _QUICK_SCENARIOS: tuple[Scenario, ...] = ("single stream", "offline")
-_QUICK_PEERS = ("torch-eager", "rar-paper")
+_QUICK_PEERS = ("torch-eager", "rar-paper")  # `torch-best` takes minutes to prepare
+_TRIED = 8  # pictures that a peer may try or calibrate something on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?")
+    parser.add_argument(
+        "--fp32",
+        metavar="BUNDLE",
+        help="the same encoder and memory at fp32: retrieval is compared at this precision too",
+    )
     parser.add_argument("--images", metavar="SRC", required=True, help="pictures to recognise")
     parser.add_argument(
         "--model",
@@ -80,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder", nargs="+", metavar="PART", help="what the encoder was exported from (default: as the bundle says)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="two blocks, two scenarios and two peers, of slow ones no p90"
+        "--quick",
+        action="store_true",
+        help="two blocks, two scenarios and two peers, of slow ones no p90; of retrieval no ratio",
     )
     parser.add_argument("--provider", default="auto")
     parser.add_argument("--threads", type=int, help="of all stacks (default: one a core)")
@@ -105,7 +116,14 @@ def run(args: argparse.Namespace) -> int:
         settings = _settings(args, bundle)
         ways = _ways(args, settings, bundle)
         contenders = [Contender("rar", way, partial(open_ours, settings, way)) for way in ways]
-        terms = stacks.terms_of(bundle, work, settings.k, args.threads, encoder)
+        if args.fp32 is not None:
+            _check_fp32(args.fp32, bundle)
+            ways.insert(1, "retrieve, fp32")
+            opener = partial(open_ours, replace(settings, bundle=args.fp32), ways[1])
+            contenders.insert(1, Contender("rar", ways[1], opener))
+        terms = replace(
+            stacks.terms_of(bundle, work, settings.k, args.threads, encoder), pictures=tuple(plan.pictures[:_TRIED])
+        )
         names = args.peers or (list(_QUICK_PEERS) if args.quick else None)
         chosen = [peer for peer in stacks.chosen(names) if _fits(peer, ways, settings)]
         absent: list[dict[str, Any]] = []
@@ -116,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
                 contenders.append(Contender(peer.name, peer.way, partial(peer.open, terms)))
         about = {
             "encoder": record.encoder(bundle, args.provider) | ({"source": source} if source else {}),
+            "fp32": None if args.fp32 is None else record.encoder(Bundle.open(args.fp32), args.provider),
             "fingerprints": {name: component.fingerprint for name, component in bundle.components.items()},
             "settings": _told(plan, settings, Memory.open(bundle)),
         }
@@ -171,7 +190,20 @@ def _ways(args: argparse.Namespace, settings: Settings, bundle: Bundle) -> list[
 
 
 def _fits(peer: stacks.Peer, ways: list[Way], settings: Settings) -> bool:
-    return peer.way == "retrieve" or (settings.rank == "mllm" and len(ways) > 1)
+    return peer.way in ways if peer.way.startswith("retrieve") else settings.rank == "mllm" and _ranks(ways)
+
+
+def _ranks(ways: list[Way]) -> bool:
+    return any(way.startswith("rank") for way in ways)
+
+
+def _check_fp32(name: str, bundle: Bundle) -> None:
+    theirs, ours = EncoderInfo.of(Bundle.open(name)), EncoderInfo.of(bundle)
+    if theirs.precision != "fp32" or theirs.source != ours.source:
+        raise InputError(
+            f"--fp32 {name}: holds {theirs.source} at {theirs.precision}; give the bundle's own encoder, "
+            f"{ours.source}, exported at fp32"
+        )
 
 
 def _prepare(terms: Terms, peer: stacks.Peer) -> str | None:

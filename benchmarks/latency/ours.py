@@ -34,7 +34,7 @@ def open_ours(settings: Settings, way: Way) -> Opened:
         RarError: It cannot be opened, or a picture cannot be read.
     """
     recognizer = Recognizer.open(settings.bundle, settings.provider, threads=settings.threads)
-    rank: Rank = "none" if way == "retrieve" else settings.rank
+    rank: Rank = "none" if way.startswith("retrieve") else settings.rank
     gate: Gate = "unsure" if way == "rank, gated" else "off"
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str | None]:

@@ -11,7 +11,7 @@ _UNITS = {"seconds": (1.0, "s"), "resident_bytes": (1e-6, "MB"), "peak_bytes": (
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Prints rows, stages, ratios and what is missing."""
+    """Prints rows, stages, what peers chose, ratios and what is missing."""
     for row in result["results"]:
         figures = [_figure(name, figure) for name, figure in row["figures"].items() if figure is not None]
         told = "   ".join(figures)
@@ -20,6 +20,8 @@ def show(result: Mapping[str, Any]) -> None:
         if row["stages"]:
             stages = "  ".join(f"{name} {one['median']:.2f}" for name, one in row["stages"].items())
             print(f"{'':<22} ms: {stages}   ({row['stages_share']['median']:.1%} of the whole)")
+    for stack, batch, run in chosen(result):
+        print(f"{stack:<22} batch {batch}: {run}")
     for row in result["ratios"]:
         ratio = row["ratio"]
         verdict = {True: "reached", False: "MISSED", None: "open"}[row["reached"]]
@@ -29,6 +31,15 @@ def show(result: Mapping[str, Any]) -> None:
         )
     for one in result["missing"]:
         print(f"missing  {one['stack']}, {one['path']}, {one['scenario']}: {one['blocks']} blocks done")
+
+
+def chosen(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of peers that had several ways to run: the stack, the batch, and what its trial chose for it."""
+    return [
+        (stack, batch, f"{run['way']} {run['precision']}, {run['ms']:.1f} ms, cosine to fp32 {run['cosine']:.4f}")
+        for stack, says in result.get("peers", {}).items()
+        for batch, run in says.get("runs", {}).items()
+    ]
 
 
 def _figure(name: str, figure: Mapping[str, float]) -> str:

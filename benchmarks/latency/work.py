@@ -15,8 +15,9 @@ from rar.runtime.stages import recorded
 from ..usage import memory
 from .server import Served, serve
 
-# The retrieval alone, with the ranking of its candidates, or with ranking only if the gate is unsure.
-Way: TypeAlias = Literal["retrieve", "rank", "rank, gated"]
+# The retrieval alone, by the bundle's encoder or by the same at fp32; with the ranking of its candidates, or with
+# ranking only if the gate is unsure.
+Way: TypeAlias = Literal["retrieve", "retrieve, fp32", "rank", "rank, gated"]
 
 # Labels pictures in batches of a size: the best label of each, or None.
 Labeller: TypeAlias = Callable[[Sequence[Path], int], Sequence[str | None]]
@@ -65,8 +66,8 @@ def open_worker(contender: Contender) -> Callable[[Work], Any]:
     Raises:
         RarError: The stack failed; the message says how.
     """
-    opened = _told(contender.open)
-    return lambda work: _told(lambda: work(opened))
+    opened = told(contender.open)
+    return lambda work: told(lambda: work(opened))
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,12 @@ def _seconds(opened: Opened, pictures: Sequence[Path]) -> float:
     return perf_counter() - start
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def told(work: Callable[[], Any]) -> Any:
+    """Does work; every error becomes a RarError, which a process that is asked passes on.
+
+    Raises:
+        RarError: The work failed; the message says how.
+    """
     try:
         return work()
     except RarError:

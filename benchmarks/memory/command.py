@@ -130,8 +130,8 @@ def _build(data: DataSet, work: Path, *, alone: bool) -> _Built:
     chosen = ours.chosen(root / default.folder)
     swept = [variant.contender((*ours.SWEEP, chosen)) for variant in (ours.DEFAULT, ours.SMALLER)[: 1 if alone else 2]]
     others = [] if alone else [variant.contender((chosen,)) for variant in ours.OTHERS]
-    # A graph of a million takes up to an hour; hnswlib is met at fewer entries.
-    rivals = [peer for peer in peers() if not (alone and peer.name == "hnswlib")]
+    # A graph of a million takes up to an hour; these two are met at fewer entries.
+    rivals = [peer for peer in peers() if not (alone and peer.name in ("hnswlib", "Voyager"))]
     return _Built(data, root, [build(one) for one in (*swept, *rivals, *others)], costs, chosen)
 
 

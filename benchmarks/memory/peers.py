@@ -1,8 +1,11 @@
-"""The peers of `rar-bench memory`: faiss, hnswlib and usearch, each over the full vectors, by L2."""
+"""The peers of `rar-bench memory`: faiss, hnswlib, usearch and, where it is installed, Voyager.
+
+Each is over the full vectors, by L2.
+"""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,24 @@ _SWEEP = tuple(Setting(ef) for ef in _WIDTHS)
 
 
 def peers() -> list[Contender]:
-    """Exact search, three HNSW libraries, and this project's own walk over usearch's graph."""
+    """Exact search, three HNSW libraries or four, and this project's own walk over usearch's graph."""
     faiss = {"library": f"faiss-cpu {version('faiss-cpu')}", "dtype": "f32"}
     graph = {"expansion": _EXPANSION, "links": _LINKS}
     hnswlib = {"library": f"hnswlib {version('hnswlib')}", "dtype": "f32", **graph}
     usearch = {"library": f"usearch {version('usearch')}", "dtype": "f16", **graph}
     linked = {**faiss, "links": _FAISS_LINKS, "expansion": _FAISS_EXPANSION}
-    return [
+    found = [
         Contender("faiss flat", "faiss-flat", faiss, _build_faiss_flat, _open_faiss, (Setting(_WIDTHS[0]),)),
         Contender("faiss HNSW", "faiss-hnsw", linked, _build_faiss_hnsw, _open_faiss, _SWEEP),
         Contender("usearch", "usearch", usearch, _build_usearch, _open_usearch, _SWEEP),
         Contender("our walk, all dimensions", "usearch", usearch, _build_usearch, _open_walk, _SWEEP),
         Contender("hnswlib", "hnswlib", hnswlib, _build_hnswlib, _open_hnswlib, _SWEEP),
     ]
+    try:
+        voyager = {"library": f"voyager {version('voyager')}", "dtype": "f32", **graph}
+    except PackageNotFoundError:
+        return found
+    return [*found, Contender("Voyager", "voyager", voyager, _build_voyager, _open_voyager, _SWEEP)]
 
 
 def _build_faiss_flat(data: DataSet, folder: Path) -> None:
@@ -95,6 +103,26 @@ def _open_hnswlib(folder: Path, dim: int) -> Search:
     def search(queries: Floats, setting: Setting) -> Ids:
         index.set_ef(setting.ef)
         return np.asarray(index.knn_query(queries, NEAREST, num_threads=1)[0], np.int64)
+
+    return search
+
+
+def _build_voyager(data: DataSet, folder: Path) -> None:
+    import voyager
+
+    index = voyager.Index(voyager.Space.Euclidean, data.dim, M=_LINKS, ef_construction=_EXPANSION)
+    for vectors, _ in data.blocks():
+        index.add_items(vectors)
+    index.save(str(folder / "index.voyager"))
+
+
+def _open_voyager(folder: Path, dim: int) -> Search:
+    import voyager
+
+    index: Any = voyager.Index.load(str(folder / "index.voyager"))
+
+    def search(queries: Floats, setting: Setting) -> Ids:
+        return np.asarray(index.query(queries, NEAREST, num_threads=1, query_ef=setting.ef)[0], np.int64)
 
     return search
 

@@ -24,8 +24,6 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Search: TypeAlias = Callable[[Floats], npt.NDArray[np.int64]]
 
 _BATCHES = (1, 8, 32)
-# The compiler makes a kernel for each size.
-_COMPILED_BATCHES = (8,)
 _NEIGHBOURS = 50  # as many as the runtime scores again
 _NAMES_FILE = "names.npy"
 
@@ -45,6 +43,7 @@ class Terms:
         merged: Whether the starter's adapter was merged into it. Other adapters are ignored: they do not change speed.
         k: Candidates.
         threads: Threads of all libraries; None for one per core.
+        pictures: Some of those that are to be recognised, to try or to calibrate something on.
     """
 
     folder: Path
@@ -54,6 +53,7 @@ class Terms:
     merged: bool
     k: int
     threads: int | None
+    pictures: tuple[Path, ...] = ()
 
     def labels(self) -> list[str]:
         """The class of each entry."""
@@ -70,15 +70,14 @@ class Seen:
 
 
 class Tower:
-    """The picture tower in PyTorch, eager or compiled, with its own preparation in Pillow."""
+    """The picture tower in PyTorch, eager, with its own preparation in Pillow."""
 
-    def __init__(self, terms: Terms, *, compiled: bool = False) -> None:
+    def __init__(self, terms: Terms) -> None:
         import torch
 
         if terms.threads:
             torch.set_num_threads(terms.threads)
-        network, self._prepare = _network(terms)
-        self._network: Any = torch.compile(network, dynamic=False) if compiled else network
+        self._network, self._prepare = network(terms)
 
     def see(self, pictures: Sequence[Path]) -> Seen:
         """Decodes, prepares and embeds pictures."""
@@ -96,13 +95,8 @@ class Tower:
 
 
 def open_eager(terms: Terms) -> Opened:
-    """PyTorch eager and NumPy's exact search."""
-    return _open(Tower(terms), exact(terms), terms, _BATCHES)
-
-
-def open_compiled(terms: Terms) -> Opened:
-    """The same with the tower compiled; a cold start compiles it, or uses the disk cache of an earlier one."""
-    return _open(Tower(terms, compiled=True), exact(terms), terms, _COMPILED_BATCHES, compiles=True)
+    """PyTorch eager in its default layout, and NumPy's exact search."""
+    return _open(Tower(terms), exact(terms), terms)
 
 
 def open_clip_retrieval(terms: Terms) -> Opened:
@@ -116,7 +110,7 @@ def open_clip_retrieval(terms: Terms) -> Opened:
         neighbours = [index.search_and_reconstruct(row[None], _NEIGHBOURS)[1][0] for row in embeddings]
         return np.stack(neighbours)
 
-    return _open(Tower(terms), search, terms, _BATCHES)
+    return _open(Tower(terms), search, terms)
 
 
 def exact(terms: Terms) -> Search:
@@ -179,7 +173,7 @@ def distinct(places: Sequence[int] | npt.NDArray[np.int64], labels: Sequence[str
     return list(dict.fromkeys(labels[place] for place in places if place >= 0))[:k]
 
 
-def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int], *, compiles: bool = False) -> Opened:
+def _open(tower: Tower, search: Search, terms: Terms) -> Opened:
     labels = terms.labels()
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
@@ -190,7 +184,7 @@ def _open(tower: Tower, search: Search, terms: Terms, batches: Sequence[int], *,
                 classes += [distinct(places, labels, terms.k)[0] for places in search(seen.embeddings)]
         return classes
 
-    return Opened(answer, batches, compiles, versions)
+    return Opened(answer, _BATCHES, says=versions)
 
 
 def versions() -> Mapping[str, Any]:
@@ -200,7 +194,12 @@ def versions() -> Mapping[str, Any]:
     return {"torch": torch.__version__}
 
 
-def _network(terms: Terms) -> tuple[Any, Callable[[Image.Image], Floats]]:
+def network(terms: Terms) -> tuple[Any, Callable[[Image.Image], Floats]]:
+    """The encoder as it was exported, a module, and its own preparation in Pillow.
+
+    Raises:
+        RarError: What it was exported from is unknown.
+    """
     kind, *rest = terms.encoder
     if kind == "starter":
         import torch

@@ -1,6 +1,7 @@
 """The optional stacks that `rar-bench latency` compares this runtime with; their common files are prepared once.
 
-Retrieval: `torch-eager`, `torch-compile`, `clip-retrieval`, `fastembed`, `infinity`. Retrieval and ranking:
+Retrieval: `torch-best` (the fastest of several ways, and `torch-best-fp32` of those at fp32, for equal precision),
+`torch-eager`, `clip-retrieval`, `fastembed`, `infinity`, and three of OpenVINO. Retrieval and ranking:
 `transformers-generate`, `rar-paper`. All get the encoder that the bundle was exported from, and search the vectors of
 the bundle's memory.
 """
@@ -23,7 +24,7 @@ from rar.runtime.memory import Memory
 
 from ..latency.work import Opened, Way
 from ..made import made
-from . import pytorch, rank, services
+from . import engines, pytorch, rank, services, torch_best
 from .pytorch import LABELS, NAMES, VECTORS, Terms
 
 
@@ -36,16 +37,16 @@ class Peer:
         way: The way that it runs.
         open: Opens it; pickled.
         needs: Module -> what to install if it is missing.
-        pytorch: Whether it counts as PyTorch's retrieval.
         index: Makes its index of the vectors' file, in a folder; None without an index.
+        prepare: Makes whatever else it needs; None if that is nothing.
     """
 
     name: str
     way: Way
     open: Callable[[Terms], Opened]
     needs: Mapping[str, str]
-    pytorch: bool = False
     index: Callable[[Path, Path], None] | None = None
+    prepare: Callable[[Terms], None] | None = None
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -54,21 +55,38 @@ class Peer:
 
 
 _TORCH = {"torch": "torch"}
+_VISION = {**_TORCH, "torchvision": "torchvision"}
 _FAISS = {"faiss": "faiss-cpu"}
 _WRITES = {**_TORCH, "transformers": "transformers"}
 
 PEERS = (
-    Peer("torch-eager", "retrieve", pytorch.open_eager, _TORCH, pytorch=True),
-    Peer("torch-compile", "retrieve", pytorch.open_compiled, _TORCH, pytorch=True),
+    Peer("torch-best", "retrieve", torch_best.open_best, _VISION, prepare=torch_best.prepare),
+    Peer(
+        "torch-best-fp32",
+        "retrieve, fp32",
+        torch_best.open_best_fp32,
+        _VISION,
+        prepare=torch_best.prepare,
+    ),
+    Peer("torch-eager", "retrieve", pytorch.open_eager, _TORCH),
     Peer(
         "clip-retrieval",
         "retrieve",
         pytorch.open_clip_retrieval,
         {**_TORCH, **_FAISS},
-        pytorch=True,
         index=pytorch.build_clip_retrieval_index,
     ),
     Peer("fastembed", "retrieve", services.open_fastembed, {"fastembed": "fastembed"}),
+    *(
+        Peer(
+            f"openvino-{kind}",
+            "retrieve",
+            partial(engines.open_openvino, kind),
+            {"openvino": "openvino"},
+            prepare=partial(engines.prepare_openvino, kind),
+        )
+        for kind in engines.KINDS
+    ),
     Peer("infinity", "retrieve", services.open_infinity, {"infinity_emb": "infinity-emb[torch,vision]"}),
     Peer("transformers-generate", "rank", rank.open_generate, _WRITES),
     Peer("rar-paper", "rank", rank.open_paper, {**_WRITES, **_FAISS}, index=rank.build_paper_index),
@@ -76,7 +94,8 @@ PEERS = (
 
 # This runtime is compared with the best of these.
 BASELINES: Mapping[Way, set[str]] = {
-    "retrieve": {peer.name for peer in PEERS if peer.pytorch},
+    "retrieve": {"torch-best"},
+    "retrieve, fp32": {"torch-best-fp32"},
     "rank": {"rar-paper"},
     "rank, gated": {"rar-paper"},
 }
@@ -141,6 +160,9 @@ def prepare(terms: Terms, peers: Sequence[Peer]) -> None:
         made(terms.folder / NAMES, {"encoder": encoder_made}, partial(pytorch.write_names, terms.bundle))
     if any(peer.name == "fastembed" for peer in peers):
         made(terms.folder / "fastembed", {"encoder": encoder_made}, partial(services.write_model, terms.bundle))
+    for peer in peers:
+        if peer.prepare is not None:
+            peer.prepare(terms)
     if terms.mllm == "starter" and any(peer.way == "rank" for peer in peers):
         asked = {"mllm": bundle.component("mllm").fingerprint}
         made(terms.folder / rank.MLLM, asked, partial(rank.save_starter, terms.merged))

@@ -5,6 +5,9 @@ The baseline is the paper's loop in PyTorch at fp32: one picture at a time, gree
 `generate` write as many tokens as the list of the candidates has, whatever the model would say. The model's picture
 tower or projector is timed for all; retrieval, whose features some models see by, is done before.
 
+Where llama.cpp is installed, it decodes the starter's prompts too, one picture at a time and without the picture; see
+`peers/llama.py`.
+
 Each model has a process of its own. For each picture the baseline is followed by all other ways, so that a machine
 that slows down slows all alike; a ratio is the median over the pictures of baseline by way.
 """
@@ -28,6 +31,7 @@ from rar.runtime.errors import InputError, RarError
 from rar.runtime.recognizer import Recognizer
 
 from .. import record
+from ..peers import llama
 from ..process import in_a_process
 from .ways import BATCH, Asked, Way, open_baseline, open_ours, prepare, ways
 
@@ -68,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
     asked, provider, k = _retrieve(args)
     asked, lengths = prepare(bundles[args.bundle[0]], asked)
     by_model = {name: ways(bundle) for name, bundle in bundles.items()}
+    absent = llama.missing(args.model)
+    if absent is None:
+        by_model[llama.NAME] = [
+            way for way in by_model[args.bundle[0]] if way.batch == 1 and way.options.mode in ("generate", "likelihood")
+        ]
     with ExitStack() as stack:
         opener = partial(open_baseline, args.model, args.adapter, args.bundle, args.threads, asked)
         baseline: _Ask = stack.enter_context(in_a_process(opener))
@@ -75,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
             name: stack.enter_context(in_a_process(partial(open_ours, name, provider, args.threads, asked)))
             for name in bundles
         }
+        if absent is None:
+            ours[llama.NAME] = stack.enter_context(
+                in_a_process(partial(llama.open_llama, args.bundle[0], args.threads, asked))
+            )
         times = _measure(baseline, ours, by_model, args.count, args.rounds)
     rows = [_row(name, way, taken, times[None, Way()]) for (name, way), taken in times.items()]
     for row in rows:
@@ -88,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "encoder": record.encoder(bundles[args.bundle[0]], provider),
         "baseline": {"what": _BASELINE, "model": args.model, "adapter": adapter},
         "bundles": {name: _describe(bundle, provider) for name, bundle in bundles.items()},
+        "peers": {llama.NAME: llama.describe() if absent is None else {"reason": absent}},
         "test": args.test,
         "pictures": args.count,
         "rounds": args.rounds,

@@ -7,6 +7,7 @@ from typing import Any
 
 from rar.export.page.document import Block, Chart, Section, Table, Text
 
+from ..latency.tables import chosen
 from .charts import bars, lines, number
 
 Result = Mapping[str, Any]
@@ -36,6 +37,8 @@ def latency(result: Result) -> list[Section]:
             for row in ratios
         ]
         blocks.append(Table(head, told))
+    if runs := chosen(result):
+        blocks.append(Table(("stack", "batch", "what its trial chose, alone"), runs))
     sections = [Section("Latency and throughput", [*blocks, *_reasons(rows)])]
     if stages := [_stages(row) for row in rows if row.get("stages") and row["scenario"] == "single stream"]:
         sections.append(Section("Where the time goes: single stream, by stage", stages))

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,16 +156,16 @@ class TestRatios:
         measured = [
             (Contender("rar", "retrieve", partial(int)), samples(0.01, 100, 10)),
             (Contender("torch-eager", "retrieve", partial(int)), samples(0.05, 10, 40)),
-            (Contender("torch-compile", "retrieve", partial(int)), samples(0.02, 8, 50)),
+            (Contender("torch-best", "retrieve", partial(int)), samples(0.02, 8, 50)),
             (Contender("fastembed", "retrieve", partial(int)), samples(0.01, 90, 10)),  # no PyTorch
         ]
-        best = {"torch-eager", "torch-compile"}
+        best = {"torch-eager", "torch-best"}
         found = ratios(measured, {"retrieve": best, "rank": set(), "rank, gated": set()})
         told = {row["figure"]: (row["against"], round(row["ratio"]["median"], 3), row["reached"]) for row in found}
         assert told == {
             "offline pictures_per_second": ("torch-eager", 10.0, True),
-            "single stream p90_ms": ("torch-compile", 2.0, False),
-            "cold start seconds": ("torch-compile", 2.0, False),
+            "single stream p90_ms": ("torch-best", 2.0, False),
+            "cold start seconds": ("torch-best", 2.0, False),
             "cold start resident_bytes": ("torch-eager", 4.0, True),
         }
 
@@ -208,23 +209,36 @@ class TestRun:
         monkeypatch.setattr(turns, "_REQUESTS", 20)
         out = tmp_path / "latency.json"
         scenarios = ["--scenarios", "single-stream", "multi-stream", "offline", "server"]
-        absent = stacks.Peer("absent", "retrieve", stacks.PEERS[0].open, {"no_such_module": "no-such-package"})
-        monkeypatch.setattr(stacks, "PEERS", (stacks.PEERS[0], absent))
+        (eager,) = stacks.chosen(["torch-eager"])
+        absent = replace(eager, name="absent", needs={"no_such_module": "no-such-package"})
+        monkeypatch.setattr(stacks, "PEERS", (eager, replace(eager, name="equal", way="retrieve, fp32"), absent))
+        monkeypatch.setattr(
+            "rar.benchmarks.latency.run.BASELINES",
+            {"retrieve": {"torch-eager"}, "retrieve, fp32": {"equal"}, "rank": set()},
+        )
         # Blocks of a tenth of a second on a machine that others share: noise is not what is tested.
         monkeypatch.setattr("rar.benchmarks.latency.rows.NOISY_ELSE", 1e9)
         monkeypatch.setattr("rar.benchmarks.latency.rows.NOISY", {})
-        chosen = ["--peers", "torch-eager", "absent"]
+        chosen = ["--peers", "torch-eager", "equal", "absent", "--fp32", common[1]]
         assert main([*common, *scenarios, *chosen, "--bound-ms", "10000", "--out", str(out)]) == 0
         result = json.loads(out.read_text())
         assert (result["format"], result["benchmark"], result["missing"]) == (1, "latency", [])
         rows = {(row["stack"], row["path"], row["scenario"]): row for row in result["results"]}
         ours = ["cold start", "warm-up", "single stream", "multi stream", "offline", "server"]
         assert set(rows) == {
-            *(("rar", way, scenario) for way in ("retrieve", "rank") for scenario in ours),
-            *(("torch-eager", "retrieve", scenario) for scenario in ("cold start", "warm-up", ours[2], ours[4])),
+            *(("rar", way, scenario) for way in ("retrieve", "retrieve, fp32", "rank") for scenario in ours),
+            *(
+                (stack, way, scenario)
+                for stack, way in (("torch-eager", "retrieve"), ("equal", "retrieve, fp32"))
+                for scenario in ("cold start", "warm-up", ours[2], ours[4])
+            ),
             *(("absent", "retrieve", scenario) for scenario in ("single stream", "offline")),
         }
-        for way, stages in (("retrieve", {"embed", "search"}), ("rank", {"embed", "search", "rank", "fuse"})):
+        for way, stages in (
+            ("retrieve", {"embed", "search"}),
+            ("retrieve, fp32", {"embed", "search"}),
+            ("rank", {"embed", "search", "rank", "fuse"}),
+        ):
             row = rows["rar", way, "single stream"]
             assert {"decode", "preprocess", *stages} <= set(row["stages"])
             assert 0 < row["stages_share"]["median"] <= 1
@@ -240,7 +254,9 @@ class TestRun:
             rate = server["figures"]["pictures_per_second"]["median"]
             assert 0 < rate <= max(run["rate"] for run in server["tried"])
         assert rows["absent", "retrieve", "offline"]["reason"] == "not installed: pip install no-such-package"
-        assert {row["against"] for row in result["ratios"]} == {"torch-eager"}
+        against = {(row["path"], row["against"]) for row in result["ratios"]}
+        assert against == {("retrieve", "torch-eager"), ("retrieve, fp32", "equal")}
+        assert result["fp32"]["precision"] == "fp32"
         assert {row["figure"] for row in result["ratios"]} >= {"offline pictures_per_second", "cold start seconds"}
         assert result["providers"] == {"clip/visual.onnx": "cpu"}
         assert result["settings"]["memory_entries"] > 0
@@ -279,11 +295,13 @@ class TestRun:
             (["--k", "9"], "k=9"),
             (["--seconds", "-1"], "above 0"),
             (["--model", "vit-b-32-random"], "either a BUNDLE or --model"),
+            (["--fp32", "other"], "the bundle's own encoder"),
         ],
     )
     def test_settings_that_measure_nothing_are_refused(
-        self, common: list[str], bad: list[str], told: str, capsys: pytest.CaptureFixture[str]
+        self, common: list[str], pictures_bundle: Path, bad: list[str], told: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        bad = [str(pictures_bundle) if word == "other" else word for word in bad]
         assert main([*common, *bad]) == 2
         assert told in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from rar.runtime.stages import recorded
 
 
 @pytest.fixture
-def terms(openclip_pictures: Path, tiny_openclip: tuple[Path, Path], tmp_path: Path) -> Terms:
+def terms(
+    openclip_pictures: Path, tiny_openclip: tuple[Path, Path], class_pictures: list[Path], tmp_path: Path
+) -> Terms:
     encoder = ("open_clip", *map(str, tiny_openclip))
-    return stacks.terms_of(Bundle.open(openclip_pictures), tmp_path, k=3, threads=1, encoder=encoder)
+    terms = stacks.terms_of(Bundle.open(openclip_pictures), tmp_path, k=3, threads=1, encoder=encoder)
+    return replace(terms, pictures=tuple(class_pictures[:2]))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,8 @@ def terms(openclip_pictures: Path, tiny_openclip: tuple[Path, Path], tmp_path: P
         ("torch-eager", {"decode", "preprocess", "embed", "search"}),
         ("clip-retrieval", {"decode", "preprocess", "embed", "search"}),
         ("fastembed", {"embed", "search"}),
+        ("openvino-fp32", {"decode", "preprocess", "embed", "search"}),
+        ("openvino-bf16", {"decode", "preprocess", "embed", "search"}),
     ],
 )
 def test_retrieval_finds_the_pictures_of_the_memory(
@@ -43,6 +49,7 @@ def test_retrieval_finds_the_pictures_of_the_memory(
         found = opened.answer(class_pictures, 8)
     assert found == [path.parent.name for path in class_pictures]
     assert set(seconds) == stages
+    assert opened.says().get("cosine", 1.0) > 0.99
 
 
 @pytest.mark.parametrize("name", ["transformers-generate", "rar-paper"])

@@ -41,6 +41,7 @@ def test_every_way_has_a_row_beside_the_baseline(
         assert row["ms"]["count"] == (2 if row["batch"] == BATCH else 16)
         assert row["ms"]["median"] > 0
     assert result["bundles"][str(bundle)]["provider"] == "cpu"
+    assert "reason" in result["peers"]["llama.cpp Q8_0, no picture"]  # it has the starter's weights alone
     assert result["tokens"]["prompt"] > result["tokens"]["answer"] > 0
     assert "transformers.generate" in capsys.readouterr().out
 
