@@ -37,7 +37,7 @@ class Case:
         ids: int64 [L], with `PICTURE` for a row of the picture.
         pixels: float32 [*vision_shape].
         logits: float32 [L, V].
-        greedy: The answer's first tokens, up to the end token.
+        greedy: The answer's first tokens, up to the end token; empty where they are not compared.
     """
 
     ids: npt.NDArray[np.int64]
@@ -187,7 +187,7 @@ def _log_softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _greedy(graphs: Graphs, logits: Floats, past: list[Floats], position: int, wanted: Sequence[int]) -> list[int]:
     """As many greedy tokens as `wanted` holds, each after the model's own last one."""
-    written = [int(logits.argmax())]
+    written = [int(logits.argmax())][: len(wanted)]
     while len(written) < len(wanted):
         embeds = graphs.embeds(np.array(written[-1:]), np.empty((0,), np.float32))
         positions = np.full((graphs.form.position_dims, 1), position)

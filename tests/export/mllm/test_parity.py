@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 import transformers
 from PIL import Image
 
-from rar.export.mllm.compare import Graphs, decoder_inputs
+from rar.export.mllm.compare import Case, Graphs, compare, decoder_inputs
 from rar.export.pictures.prepare import cuts
 from rar.runtime import Bundle, Preprocess
+from rar.runtime.errors import ExportError
 from rar.runtime.picture.load import load_image
 from rar.runtime.rank.mllm.tree import PICTURE, Segment, Tree, pack
 
@@ -187,3 +189,23 @@ def test_the_graphs_open_from_the_bundle_alone(llava: Any) -> None:
     for name in ("vision", "embed", "decoder"):
         assert bundle.graph("mllm", f"{name}.onnx").is_file()
     assert Graphs(llava.bundle / "mllm", llava.mllm.form).vision.provider == "cpu"
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_fp32_graphs_are_compared_by_as_many_greedy_tokens_as_a_case_holds(model: Any, count: int) -> None:
+    graphs, row, pixels = model.graphs, model.ids(), model.pictures(1)
+    positions, position = model.prompt.positions.count(row.tolist(), 0)
+    mask = model.prompt.positions.mask(row)
+    logits, past = graphs.run(graphs.embeds(row, pixels), positions, mask=mask)
+    written: list[int] = []
+    while len(written) < count:
+        written.append(int(logits[-1].argmax()))
+        after = np.full((graphs.form.position_dims, 1), position + len(written) - 1)
+        rows, past = graphs.run(graphs.embeds(np.array(written[-1:]), pixels[:0]), after, past)
+        logits = np.concatenate([logits, rows])
+    case = Case(row, pixels[0], logits[: len(row)], written)
+    found = compare(graphs, model.prompt, [case], "fp32")
+    assert (found["greedy_equal"], found["greedy_count"]) == (count, count)
+    if count:
+        with pytest.raises(ExportError, match="2 of 3 greedy tokens are equal"):
+            compare(graphs, model.prompt, [replace(case, greedy=[*written[:2], written[2] + 1])], "fp32")
