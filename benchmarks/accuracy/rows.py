@@ -26,6 +26,8 @@ from .sources import Pictures
 # CLIP's own logit scale, for cosines, which are not logits.
 _COSINE_SCALE = 100.0
 _SHOWN = 3
+# Shares of the pictures that a gate lets through to the ranker, in percent.
+_ASKED = (0, 10, 20, 25, 30, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class Measure:
                         "by": fitted.gate_by,
                         "top1": record.share(judged.gated(fused.weights, skipped, first)),
                         "skipped": 100 * float(skipped.mean()),
+                        # What the ranker gains where it ranks the least sure pictures only, in percent of all.
+                        "asked": {
+                            f"{share}": record.share(judged.gated(fused.weights, _surest(sure, 100 - share), first))
+                            for share in _ASKED
+                        },
                     }
             yield name, measured
 
@@ -131,6 +138,13 @@ class Measure:
             row["cacc"] = 100 * clustering_accuracy(self.truth, answers)
             row["sacc"] = 100 * semantic_accuracy(self.truth, answers, self.embed)
         return Measured(row, answers)
+
+
+def _surest(sure: npt.NDArray[np.float32], percent: int) -> npt.NDArray[np.bool_]:
+    """The given share of the pictures, those of the largest margin: bool [N]."""
+    surest = np.zeros(len(sure), bool)
+    surest[np.argsort(-sure, kind="stable")[: round(len(sure) * percent / 100)]] = True
+    return surest
 
 
 def _said(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rar.benchmarks.accuracy.rows import Measure, confused
+from rar.benchmarks.accuracy.rows import Measure, _surest, confused
 from rar.benchmarks.accuracy.shots import _Bench
 from rar.benchmarks.accuracy.sources import Pictures
 from rar.benchmarks.cli import main
@@ -214,3 +214,9 @@ def test_settings_that_do_not_fit_are_told(
 ) -> None:
     assert main(["accuracy", str(pictures_bundle), "--test", str(labelled_folder), "--pairs", "1", *bad]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("percent", "left"), [(0, []), (50, [0, 2]), (75, [0, 1, 2]), (100, [0, 1, 2, 3])])
+def test_the_pictures_of_the_largest_margins_are_not_asked(percent: int, left: list[int]) -> None:
+    margins = np.array([0.5, 0.1, 0.9, 0.1], np.float32)
+    assert np.flatnonzero(_surest(margins, percent)).tolist() == left
