@@ -75,7 +75,7 @@ def measure(path: Path, entries: int, searches: int) -> dict[str, Any]:
         os.fsync(file.fileno())  # what is not on the disk yet cannot be dropped
         for ids in tqdm(asked, desc="searches", disable=None):
             for name, score in ways.items():
-                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # what is mapped is not dropped
+                mapped._mmap.madvise(mmap.MADV_DONTNEED)  # what is mapped is not dropped
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
                 cold[name].append(1e3 * _seconds(score, vectors, ids))

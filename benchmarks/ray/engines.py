@@ -16,7 +16,7 @@ from rar.runtime import Recognizer
 from rar.runtime.errors import RarError
 
 from ..process import in_a_process
-from .processes import Used, used
+from .processes import Family, Used
 
 # Rows of a block: small beside what is measured, large enough that Ray's own cost is what it is in a job.
 BLOCK = 64
@@ -142,12 +142,13 @@ def _open_ray(engine: RayData, bundle: str) -> Callable[[list[str]], Measured]:
             num_cpus=engine.threads,
             compute=ray.data.ActorPoolStrategy(size=engine.actors),
         )
+        family = Family()
         marks: list[tuple[int, float, Used]] = []
         seen: set[str] = set()
         first = 0
         for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             count = len(block) + (marks[-1][0] if marks else 0)
-            marks.append((count, monotonic(), used()))
+            marks.append((count, monotonic(), family.used()))
             seen.update(block[WORKER].to_pylist())
             if len(seen) == engine.actors and not first:
                 first = len(marks)

@@ -32,29 +32,36 @@ class Used:
         return Used(self.all - before.all, self.recognising - before.recognising)
 
 
-def used(root: int | None = None) -> Used:
-    """What a process and its descendants have used so far, those that ended and were waited for too.
+class Family:
+    """This process and all that it starts, looked at again and again.
 
-    Args:
-        root: The process; this one by default.
+    What has ended counts as it was last seen.
     """
-    tick = os.sysconf("SC_CLK_TCK")
-    everything = recognising = 0
-    for process, ticks in _family(root or os.getpid()):
-        everything += ticks
-        if RECOGNISES in _read(process, "cmdline"):
-            recognising += ticks
-    return Used(everything / tick, recognising / tick)
+
+    def __init__(self) -> None:
+        self._ticks: dict[int, int] = {}
+        self._recognising: set[int] = set()
+
+    def used(self) -> Used:
+        """What they have used so far."""
+        for process, ticks in _living(os.getpid()):
+            # Asked each time: a child has its parent's command line until its own program begins.
+            if process not in self._recognising and RECOGNISES in _read(process, "cmdline"):
+                self._recognising.add(process)
+            self._ticks[process] = ticks
+        second = os.sysconf("SC_CLK_TCK")
+        recognising = sum(self._ticks[process] for process in self._recognising)
+        return Used(sum(self._ticks.values()) / second, recognising / second)
 
 
-def _family(root: int) -> Iterator[tuple[int, int]]:
+def _living(root: int) -> Iterator[tuple[int, int]]:
     """Each descendant that lives, itself included, and its ticks."""
     parents, ticks = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (stat := _read(int(entry.name), "stat")):
             fields = stat.rpartition(b")")[2].split()  # a name may hold anything
             parents[int(entry.name)] = int(fields[1])
-            ticks[int(entry.name)] = sum(map(int, fields[11:15]))  # its own, and of those it waited for
+            ticks[int(entry.name)] = int(fields[11]) + int(fields[12])
     for process in ticks:
         above = process
         while above not in (root, 0):

@@ -11,7 +11,7 @@ namespace rar {
 namespace {
 
 // Rows between two looks at the count of page faults: each costs as much as a few rows.
-constexpr std::int64_t kBetween = 8;
+constexpr std::int64_t kBetween = 16;
 
 // Pages that this thread had to wait for a disk for.
 long major_faults() {
