@@ -40,8 +40,9 @@ test-all: $(READY)
 SERVING := $(CURDIR)/build/serving
 serving: $(READY)
 	mkdir -p build
-	test -d $(SERVING) || { $(PIP) --target $(SERVING).part 'ray[data,serve]>=2.50,<3' 'tritonclient[grpc,http]>=2.51,<3' \
-		2>build/serving.log || { cat build/serving.log; exit 1; }; mv $(SERVING).part $(SERVING); }
+	test -d $(SERVING) || { rm -rf $(SERVING).part; $(PIP) --target $(SERVING).part 'ray[data,serve]>=2.50,<3' \
+		'tritonclient[grpc,http]>=2.51,<3' 2>build/serving.log || { cat build/serving.log; exit 1; }; \
+		mv $(SERVING).part $(SERVING); }
 	PYTHONPATH=$(SERVING) PATH=$(SERVING)/bin:$$PATH $(BIN)/python -m pytest --no-skips tests/serving/ray \
 		tests/serving/test_app.py tests/serving/triton tests/benchmarks/ray
 

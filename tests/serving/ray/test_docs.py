@@ -66,7 +66,7 @@ def test_a_night_of_pictures(run: Run, own: dict[str, object], tmp_path: Path) -
 
 
 def test_in_a_program_of_ones_own(run: Run, own: dict[str, object], tmp_path: Path) -> None:
-    # Two CPUs are all that the cluster has, and one must read.
+    # Two CPUs are all that the cluster has, and tasks that list and write want one.
     run(with_own(BLOCKS[1].text, {**own, "size=2": "size=1"}))
     assert sorted(row["number"] for row in answers(tmp_path / "data/answers")) == list(range(12))
 
