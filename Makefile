@@ -7,7 +7,7 @@ LIGHT := $(VENV)/.light
 TESTED := $(VENV)/.tested
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-all matrix oldest edge docs lint wheels clean
+.PHONY: demo test test-all serving matrix oldest edge docs lint wheels clean
 
 # Recognises the photos that scikit-image ships, with the starter bundle, and teaches a class. It needs none of what
 # PyTorch brings; where everything is installed, that does too.
@@ -32,7 +32,19 @@ test: $(firstword $(wildcard $(READY)) $(TESTED))
 # `make test` left out.
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+	@$(MAKE) serving
 	@echo "left out: engines for further cards (make matrix), emulated processors (make edge), wheels (make wheels)"
+
+# The real Ray, on a cluster of two nodes here, and NVIDIA's real server, asked by its client. They lie beside the
+# environment (780 MB): their protobuf is older than that of `export`. Here no test may be skipped.
+SERVING := $(CURDIR)/build/serving
+serving: $(READY)
+	mkdir -p build
+	test -d $(SERVING) || { rm -rf $(SERVING).part; $(PIP) --target $(SERVING).part 'ray[data,serve]>=2.50,<3' \
+		'tritonclient[grpc,http]>=2.51,<3' 2>build/serving.log || { cat build/serving.log; exit 1; }; \
+		mv $(SERVING).part $(SERVING); }
+	PYTHONPATH=$(SERVING) PATH=$(SERVING)/bin:$$PATH $(BIN)/python -m pytest --no-skips tests/serving/ray \
+		tests/serving/test_app.py tests/serving/triton tests/benchmarks/ray
 
 # What exports of other people's models and bundles of a hub hang on, with the oldest transformers and huggingface_hub
 # that are allowed; `test-all` has the newest.

@@ -30,6 +30,7 @@ _COMMANDS = {
     "imagenet": ("imagenet", "the starter's retrieval by names against its backbone's classifier"),
     "detection": ("detection.command", "boxes named by RAR against plain CLIP on crops, by size and frequency"),
     "memory": ("memory.command", "recall, speed and size of the memory against faiss, hnswlib and usearch"),
+    "cold": ("cold", "scoring of vectors that are on the disk, against reading row after row"),
     "grain": ("grain.command", "a small GRAIN, trained on seeded scenes, against the caption contrast alone"),
     "grain-latency": ("grain.latency", "a GRAIN B/16 picture tower beside CLIP's B/16"),
     "gpu": ("gpu.command", "all that a GPU can show in ten minutes, without a network: parity, speed, ranking, power"),
@@ -47,6 +48,7 @@ _COMMANDS = {
         "serve.command",
         "`rar-serve` under load on loopback, with changes of its memory, beside the library's stream",
     ),
+    "ray": ("ray.command", "Ray Data on this machine beside the library alone, and two nodes beside one"),
     "footprint": ("footprint", "install size, opening time and memory of the runtime process"),
     "first-contact": (
         "first_contact",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -35,7 +36,10 @@ def chromium() -> Chromium:
     for name in INSTALLED:
         if (found := shutil.which(name)) is not None:
             return Chromium(Path(found))
-    folder = Debian("browser", "bookworm", host(), _PACKAGES).unpack(ROOT / "build/browser")
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build/browser.lock").open("w") as lock:  # tests of two folders may ask at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Debian("browser", "bookworm", host(), _PACKAGES).unpack(ROOT / "build/browser")
     libraries = folder / f"usr/lib/{os.uname().machine}-linux-gnu"  # not lib: the C library there is another one
     fonts = folder / "fonts.conf"
     fonts.write_text(

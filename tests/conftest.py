@@ -22,7 +22,7 @@ from PIL import Image
 # Nothing is fetched: a folder that is not there would be asked for at a model hub, again and again.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-pytest_plugins = ["light", "tiny_grain", "tiny_mllm"]
+pytest_plugins = ["light", "no_skips", "tiny_grain", "tiny_mllm"]
 
 # No deadline: the machine may be shared. Derandomised: a run can be repeated.
 settings.register_profile("rar", deadline=None, derandomize=True, max_examples=50)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "search/order.h"
+#include "search/read_ahead.h"
 
 namespace rar {
 namespace {
@@ -87,6 +88,7 @@ void score_vectors(const VectorView& vectors, const Distances& distances, const 
             rows[count] = vectors.row(id);
             places[count++] = place;
         }
+        read_ahead(rows, count, bytes_of(vectors.scalar, vectors.dim));
         dots(queries + query * vectors.dim, 1, vectors.dim, rows, count, products);
         for (std::int64_t i = 0; i < count; ++i) out[places[i]] = products[i] == products[i] ? products[i] : kNone;
     });

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+from documents import needing, started, typed, with_own
 
 pytest.importorskip("ray.serve")
 
@@ -105,3 +109,32 @@ def test_arguments_are_checked() -> None:
     for arguments, message in (({}, "bundle="), ({"bundle": "b", "k": "few"}, "whole"), ({"bond": "b"}, "bond")):
         with pytest.raises(InputError, match=message):
             app(arguments)
+
+
+def test_what_the_document_shows(
+    address: str, five_classes: tuple[Path, Path], labelled_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    """The last: it puts another application in this one's place."""
+    import ray
+
+    commands, program = needing("a server", "serving.md")[-2:]
+    run, ask = commands.text.splitlines()
+    bundle = shutil.copytree(five_classes[0], tmp_path / "bundle")
+    shutil.copy(labelled_folder / "cat/0.jpg", tmp_path / "cat.jpg")
+    # A picture that the memory lacks: of two that are alike the older one's class is the answer.
+    shutil.copy(next(path for path in photos if path.name == "hubble_deep_field.jpg"), tmp_path / "mug.jpg")
+    cluster = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    server = started(with_own(run, {"/srv/bundle": bundle}), tmp_path, **cluster)
+    try:
+        for _ in range(600):
+            if len(post(address, (tmp_path / "cat.jpg").read_bytes())[1].get("retrieved", [])) == 5:
+                break
+            assert server.poll() is None, server.communicate()
+            time.sleep(0.2)
+        asked = with_own(ask, {"http://127.0.0.1:8000/": address, "curl": "curl -sS --fail-with-body"})
+        assert json.loads(typed("sh", asked, tmp_path))["label"] == "cat"
+        typed("python", program.text, tmp_path, **cluster)
+        assert post(address, (tmp_path / "mug.jpg").read_bytes())[1]["label"] == "my mug"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=120)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium
+from edge.fetch import AbsentError
 from PIL import Image
 
 from rar.benchmarks.cli import main
@@ -275,11 +277,12 @@ def test_a_waterfalls_steps_begin_where_the_last_ended() -> None:
     assert second + width == pytest.approx(total + whole, abs=0.2)
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 def test_in_a_browser_it_follows_the_colour_scheme_and_fits_a_phone(both: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("playwright", reason="the browser is fetched with what it is driven by")
+    try:
+        browser = chromium()
+    except AbsentError as error:
+        pytest.skip(f"no Chromium: {error}")
     (tmp_path / "r.html").write_text(both[0])
     (tmp_path / "frame.html").write_text(
         "<iframe src=r.html width=390 height=800 style='border:0'></iframe><pre id=told></pre><script>"
@@ -290,10 +293,10 @@ def test_in_a_browser_it_follows_the_colour_scheme_and_fits_a_phone(both: tuple[
     told = {}
     for scheme in (0, 1):  # Blink's numbers for dark and light
         done = subprocess.run(
-            [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+            [str(browser.program), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
              f"--blink-settings=preferredColorScheme={scheme}", "--virtual-time-budget=5000", "--dump-dom",
              f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()],
-            capture_output=True, text=True, check=True, timeout=300,
+            capture_output=True, text=True, check=True, timeout=300, env={**os.environ, **browser.environment},
         )  # fmt: skip
         found = re.search(r"<pre[^>]*>(\d+);([^;]*);(\d+)</pre>", done.stdout)
         assert found, done.stdout[-500:]

@@ -22,7 +22,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", make_deadly(tmp_path_factory.mktemp("path")))
+        path = [make_deadly(tmp_path_factory.mktemp("path")), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
         # A path under /proc/self/cwd is another folder on each node, as on two machines.

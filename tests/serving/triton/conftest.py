@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,24 +98,21 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def serve(
     tritonserver: tuple[Path, Path], environment: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[Path], Server]]:
-    """Starts a server of a model repository; it is there when its models are ready."""
+) -> Iterator[Callable[[Sequence[str]], Server]]:
+    """Starts a server with the words after its name; it is there when its models are ready."""
     program, libraries = tritonserver
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(repository: Path) -> Server:
+    def start(words: Sequence[str]) -> Server:
         log = tmp_path_factory.mktemp("triton") / "log"
         server = Server(free_port(), free_port(), log)
-        command = [program / "bin" / "tritonserver", f"--model-repository={repository}"]
-        command += [
-            f"--backend-directory={program / 'backends'}",
-            "--allow-metrics=false",
-            "--disable-auto-complete-config",
-        ]
-        command += ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
+        command = [str(program / "bin" / "tritonserver"), *words, f"--backend-directory={program / 'backends'}"]
+        command += ["--allow-metrics=false", "--disable-auto-complete-config"]
         command += [f"--http-port={server.http}", f"--grpc-port={server.grpc}"]
         path = os.pathsep.join([str(environment / "bin"), os.environ["PATH"]])
-        env = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PATH": path}
+        # Its Python has packages of its own, not those that the tests run with.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        env |= {"LD_LIBRARY_PATH": str(libraries), "PATH": path}
         with log.open("wb") as file:
             running.append(subprocess.Popen(command, stdout=file, stderr=file, env=env))
         for _ in range(600):

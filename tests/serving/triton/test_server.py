@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from documents import needing, typed, with_own
 
 pytest.importorskip("tritonclient")
 
@@ -18,13 +21,15 @@ from rar.export.cli import main
 from rar.runtime import Recognizer
 from rar.serving.row import Row, to_row
 
+LOOPBACK = ("--http-address=127.0.0.1", "--grpc-address=127.0.0.1")
+
 
 @pytest.fixture(scope="module")
-def server(pictures_bundle: Path, serve: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def server(pictures_bundle: Path, serve: Callable[[list[str]], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     repository = tmp_path_factory.mktemp("repository")
     words = ["triton", str(pictures_bundle), str(repository), "--k", "3", "--rank", "none", "--batch", "8"]
     assert main([*words, "--provider", "cpu", "--threads", "1"]) == 0
-    return serve(repository)
+    return serve([f"--model-repository={repository}", *LOOPBACK])
 
 
 @pytest.fixture(scope="module", params=["http", "grpc"])
@@ -97,3 +102,21 @@ def test_a_batch_over_the_limit_is_refused_and_the_server_goes_on(client: Any, c
     with pytest.raises(InferenceServerException, match="<= 8"):
         ask(client, [picture] * 9)
     assert ask(client, [picture])["LABEL"] == ["cat"]
+
+
+def test_what_the_document_shows(
+    five_classes: tuple[Path, Path], serve: Callable[[list[str]], Any], class_pictures: list[Path], tmp_path: Path
+) -> None:
+    commands, program = needing("a server", "serving.md")[:2]
+    *export, start = commands.text.splitlines()
+    (tmp_path / "bundle").symlink_to(five_classes[0])
+    shutil.copy(class_pictures[0], tmp_path / "cat.jpg")
+    for line in export:
+        typed("sh", line, tmp_path)
+    name, *words = shlex.split(with_own(start, {"models": tmp_path / "models"}))
+    assert name == "tritonserver"
+    server = serve(words)
+    address = f"127.0.0.1:{server.http}"
+    answer = typed("python", with_own(program.text, {"127.0.0.1:8000": address}), tmp_path)
+    assert "cat" in answer
+    assert "retrieved" in answer

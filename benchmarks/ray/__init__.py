@@ -1,0 +1,1 @@
+"""Ray Data on this machine, beside the library alone."""
