@@ -16,6 +16,7 @@ from rar.runtime.errors import BundleError, ProviderError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.fit.measure import sample, spread
 from rar.runtime.memory.view import LOG
+from rar.runtime.rank.mllm.info import MllmInfo
 from rar.runtime.rank.mllm.model import Mllm
 from rar.runtime.rank.mllm.ranker import MllmRanker
 from rar.runtime.rank.protocol import Query
@@ -81,8 +82,7 @@ def _checks(bundle: Bundle) -> Iterator[str]:
             if not checks.has_runs(bundle, component, graph):
                 yield f"  {component}/{graph}: exported without inputs to check it with; {checks.again(component)}"
                 continue
-            precision = checks.graph_precision(bundle, component, graph)
-            fp16 = EncoderInfo.of(bundle).half if component == "clip" else precision == "fp16"
+            fp16 = EncoderInfo.of(bundle).half if component == "clip" else MllmInfo.of(bundle).half(graph)
             for one in Sessions(bundle).check(component, graph, fp16=fp16):
                 limit, measured = one.key.limit, one.measured
                 yield (
