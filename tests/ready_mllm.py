@@ -36,6 +36,8 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
     (folder / "onnx").mkdir(parents=True)
     for path in (*source.glob("*.json"), *source.glob("*.jinja")):
         shutil.copy(path, folder)
+    # Of some classes transformers writes other rules than it reads by; a hub's file holds those of the model.
+    transformers.AutoTokenizer.from_pretrained(source).backend_tokenizer.save(str(folder / "tokenizer.json"))
     loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
     network, kind = loaded.eval(), loaded.config.model_type
     _tokens_by_name(folder)
@@ -49,7 +51,9 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
             super().__init__()
             self.language, self.head = language, head
 
-        def forward(self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *past: torch.Tensor) -> Any:
+        def forward(
+            self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *past: torch.Tensor
+        ) -> Any:
             cache = _Cache(past, mask, grouped)
             with _attention(self.language, cache if grouped else None):
                 hidden = self.language(
@@ -70,7 +74,10 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
             ["pixel_values", "pixel_attention_mask"][: 2 if tiled else 1], ["image_features"],
             [(0, 1), (0, 1)] if tiled else [(0,)],
         ),
-        (network.get_input_embeddings(), [torch.zeros(2, 3, dtype=torch.int64)], ["input_ids"], ["inputs_embeds"], [(0, 1)]),
+        (
+            network.get_input_embeddings(), [torch.zeros(2, 3, dtype=torch.int64)],
+            ["input_ids"], ["inputs_embeds"], [(0, 1)],
+        ),
         (
             Decoder().eval(),
             [torch.rand(2, 5, 64), torch.ones(2, 8, dtype=torch.int64), torch.arange(3, 8).repeat(2, 1), *past],
