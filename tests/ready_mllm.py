@@ -26,7 +26,7 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
     Args:
         source: What `tiny_mllm` wrote: `smolvlm`, `fastvlm` or `llava_onevision`.
         folder: The folder to write.
-        grouped: Whether the decoder attends by GroupQueryAttention, and does without position_ids' check.
+        grouped: Whether the decoder attends by GroupQueryAttention.
     """
     import torch
     import transformers
@@ -63,7 +63,8 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
             return (self.head(hidden), *cache.present)
 
     config = language.config
-    layers, heads, width = config.num_hidden_layers, config.num_key_value_heads, 16
+    layers, heads, wide = config.num_hidden_layers, config.num_key_value_heads, config.hidden_size
+    width = wide // config.num_attention_heads
     cached = [f"{{}}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
     past = [torch.zeros(2, heads, 3, width) for _ in cached]
     pixels = [torch.rand(2, 3, 3, size, size), torch.ones(2, 3, size, size, dtype=torch.bool)]
@@ -80,7 +81,7 @@ def write_ready(source: Path, folder: Path, *, grouped: bool = False) -> Path:
         ),
         (
             Decoder().eval(),
-            [torch.rand(2, 5, 64), torch.ones(2, 8, dtype=torch.int64), torch.arange(3, 8).repeat(2, 1), *past],
+            [torch.rand(2, 5, wide), torch.ones(2, 8, dtype=torch.int64), torch.arange(3, 8).repeat(2, 1), *past],
             ["inputs_embeds", "attention_mask", "position_ids", *(name.format("past_key_values") for name in cached)],
             ["logits", *(name.format("present") for name in cached)],
             [(0, 1), (0, 1), (0, 1), [(0, 2)] * len(cached)],

@@ -231,6 +231,7 @@ def _write(given: Folder, out: str | os.PathLike[str], chosen: Mapping[str, str]
             form, sessions = _take(given, chosen, staging.folder)
             graphs = compare.Graphs(**sessions, form=form)
             reference, compared = _reference(given, chosen, graphs, Path(scratch))
+            _check_fit(given, graphs, reference)
             prompt, settings, tokens = _prompt(given, reference)
             cases = _cases(given, reference, prompt)
             held_at = {name: VARIANTS[chosen[name]] for name in GRAPHS}
@@ -326,12 +327,37 @@ def _precision(variant: str, path: Path) -> str:
     return held_at if held_at == variant else f"{held_at} ({variant})"
 
 
+def _check_fit(given: Folder, graphs: compare.Graphs, reference: compare.Graphs) -> None:
+    """Checks that the graphs are of one model, and those to compare with too: what one gives is what the next takes."""
+    pixels = given.preprocess([load_image(path) for path in checked_photos()])
+    ids = np.zeros((2, 3), np.int64)
+    shapes = []
+    for one in (graphs, reference):
+        seen, words = (
+            np.shape(session.run(inputs)[name])
+            for session, inputs, name in (
+                (one.vision, {"pixel_values": pixels}, "image_embeds"),
+                (one.embed, {"input_ids": ids}, "inputs_embeds"),
+            )
+        )
+        if len(seen) != 3 or seen[0] != len(pixels) or words != (*ids.shape, seen[2]):
+            raise ExportError(
+                f"{given.path}: its graphs give pictures of the shape {list(seen)} for {len(pixels)} and words of "
+                f"{list(words)} for {list(ids.shape)}, which is no row of one width; take graphs of one model"
+            )
+        logits, _ = one.run(np.zeros((3, seen[2]), np.float32), np.arange(3)[None])
+        shapes.append((seen[1:], np.shape(logits)))
+        if shapes[0] != shapes[-1] or len(logits) != ids.shape[1]:
+            raise ExportError(
+                f"{given.path}: its graphs give pictures and logits of the shapes {shapes[0]}, and the fp32 ones of "
+                f"{shapes[-1]}; take graphs of one model"
+            )
+
+
 def _prompt(given: Folder, graphs: compare.Graphs) -> tuple[Prompt, dict[str, Any], dict[str, int]]:
     """The prompt format, what is written of it, and how many prompts were compared with the whole text's ids."""
-    pixels = given.preprocess([load_image(path) for path in package_photos()[:2]])
+    pixels = given.preprocess([load_image(path) for path in package_photos()[:1]])
     embeds = graphs.vision.run({"pixel_values": pixels})["image_embeds"]
-    if embeds.ndim != 3 or len(embeds) != len(pixels):
-        raise ExportError(f"{given.path}: the vision graph gives {list(embeds.shape)} for {len(pixels)} pictures")
     chat = _Chat(
         tokenizer=given.tokenizer,
         template=given.template.pieces,
@@ -353,11 +379,8 @@ def _cases(given: Folder, graphs: compare.Graphs, prompt: Prompt) -> list[compar
     for number, path in enumerate(package_photos()[:_PICTURES]):
         pixels, ids = given.preprocess([load_image(path)]), compare.ids(prompt, number)
         logits, _ = graphs.run(graphs.embeds(ids, pixels), np.arange(len(ids))[None])
-        if logits.shape[0] != len(ids) or not np.isfinite(logits).all():
-            raise ExportError(
-                f"{given.path}: the decoder gives logits of {list(logits.shape)} for {len(ids)} tokens, or some that "
-                "are no numbers; choose another --variant"
-            )
+        if not np.isfinite(logits).all():
+            raise ExportError(f"{given.path}: the decoder gives logits that are no numbers; choose another --variant")
         cases.append(compare.Case(ids, pixels[0], logits, ()))
     return cases
 
@@ -415,7 +438,7 @@ def _runs(given: Folder, graphs: compare.Graphs, prompt: Prompt) -> dict[str, li
 def _image_token(path: Path, config: Mapping[str, Any], tokenizer: FileTokenizer) -> tuple[int, str]:
     """The id and the text of a picture's placeholder."""
     number = config.get("image_token_id", config.get("image_token_index"))
-    if number is None:
+    if number is None or (type(number) is int and number < 0):  # LLaVA's authors count pictures below zero
         number = tokenizer.backend_tokenizer.token_to_id("<image>")
     text = tokenizer.backend_tokenizer.id_to_token(number) if type(number) is int and 0 <= number < 1 << 31 else None
     if text is None:

@@ -450,6 +450,28 @@ def test_a_folder_that_does_not_fit_is_refused(
     assert not (tmp_path / "bundle" / "mllm").exists()
 
 
+def test_graphs_of_two_models_are_refused(folder: Path, make: Callable[..., Made], tmp_path: Path) -> None:
+    ready_mllm.write_variant(folder, "fp16")
+
+    def narrow(model: onnx.ModelProto) -> None:
+        """Half as wide as the others."""
+        model.graph.initializer.append(helper.make_tensor("half", TensorProto.INT64, [1], [32]))
+        model.graph.initializer.append(helper.make_tensor("begin", TensorProto.INT64, [1], [0]))
+        model.graph.initializer.append(helper.make_tensor("last", TensorProto.INT64, [1], [2]))
+        for node in model.graph.node:
+            node.output[:] = ["wide" if name == model.graph.output[0].name else name for name in node.output]
+        name = model.graph.output[0].name
+        model.graph.node.append(helper.make_node("Slice", ["wide", "begin", "half", "last"], [name]))
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    edit(folder / "onnx" / "embed_tokens_fp16.onnx", narrow)
+    with pytest.raises(ExportError, match="no row of one width; take graphs of one model"):
+        export_ready(folder, tmp_path / "bundle", "embed=fp16")
+    shutil.copy(make("llava_onevision").folder / "onnx" / "vision_encoder.onnx", folder / "onnx")
+    with pytest.raises(ExportError, match="choose files that belong together"):
+        export_ready(folder, tmp_path / "bundle")
+
+
 @pytest.mark.parametrize("variant", ["q5", "q4,fp16", "decoder=q5", "tower=q4", ""])
 def test_an_unknown_variant_is_refused(variant: str, folder: Path, tmp_path: Path) -> None:
     if variant:
