@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,15 @@ def write_variant(folder: Path, variant: str) -> None:
         convert(full, target, variant)
 
 
-def convert(full: Path, target: Path, variant: str) -> None:
-    """Writes a graph at a variant, made by ONNX Runtime's tools as the hubs' are."""
+def convert(full: Path, target: Path, variant: str, left: Sequence[str] = ()) -> None:
+    """Writes a graph at a variant, made by ONNX Runtime's tools as the hubs' are.
+
+    Args:
+        full: The graph at fp32.
+        target: The graph to write.
+        variant: A key of `VARIANTS`.
+        left: Names of products that four bits leave as they are.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -71,11 +79,11 @@ def convert(full: Path, target: Path, variant: str) -> None:
         return
     model = onnx.load(str(full))
     if variant == "bnb4":
-        bnb4 = MatMulBnb4Quantizer(model, MatMulBnb4Quantizer.NF4, block_size=64)
+        bnb4 = MatMulBnb4Quantizer(model, MatMulBnb4Quantizer.NF4, block_size=64, nodes_to_exclude=list(left))
         bnb4.process()
         model = bnb4.model.model
     if variant.startswith("q4"):
-        quantizer = MatMulNBitsQuantizer(model, block_size=32, is_symmetric=True)
+        quantizer = MatMulNBitsQuantizer(model, block_size=32, is_symmetric=True, nodes_to_exclude=list(left))
         quantizer.process()
         model = quantizer.model.model
     if variant.endswith("16"):

@@ -64,6 +64,7 @@ def take_vision(source: Path, target: Path, size: int) -> None:
     nodes.first()
     found = _given(source, model, "image_features", FLOATS)
     # One picture's tokens side by side, whether the graph gives [N, T, D] or [N * T, D].
+    _renamed(model, "image_embeds")
     width = nodes.add("Gather", nodes.add("Shape", found), nodes.constant([-1]), axis=0)
     count = nodes.add("Gather", nodes.add("Shape", "pixel_values"), nodes.constant([0]), axis=0)
     shape = nodes.add("Concat", count, nodes.constant([-1]), width, axis=0)
@@ -130,6 +131,8 @@ def take_decoder(source: Path, target: Path) -> Form:
             _type(source, inputs[name], (TensorProto.INT64,))
             zero = np.zeros([1] * len(_sides(inputs[name])), np.int64)
             model.graph.initializer.append(numpy_helper.from_array(zero, name))
+    for name in {"position_ids", "logit_positions"} - inputs.keys():
+        _renamed(model, name)  # of a tensor within that has the name of an input which is added
     nodes.first()
     places = nodes.add("Unsqueeze", "logit_positions", nodes.constant([-1]))
     found = _given(source, model, "logits", FLOATS)
@@ -143,7 +146,7 @@ def take_decoder(source: Path, target: Path) -> Form:
     for name in form.names("present"):
         nodes.add("Cast", _given(source, model, name, FLOATS), output=name, to=TensorProto.FLOAT)
     nodes.last()
-    cache = ["N", form.kv_heads, "P", form.head_dim]
+    cache: list[int | str | None] = ["N", form.kv_heads, "P", form.head_dim]
     _set(
         model.graph.input,
         [
