@@ -418,7 +418,7 @@ VISION, EMBED, DECODER = ready_mllm.GRAPHS
         (lambda folder: (folder / "tokenizer_config.json").unlink(), r"tokenizer_config\.json: cannot be read"),
         (lambda folder: (folder / "onnx" / f"{EMBED}.onnx").unlink(), r"lacks embed_tokens\.onnx .* in: none"),
         (rewrite("config.json", model_type="moondream"), "is a moondream model; supported as ready-made ONNX are"),
-        (rewrite("config.json", image_token_id=10**6), "has a token of pictures"),
+        (rewrite("config.json", image_token_id=10**6), "has a picture's token"),
         (rewrite("config.json", text_config={"max_position_embeddings": "many"}), "max_position_embeddings must be"),
         (rewrite("generation_config.json", eos_token_id=-1), "eos_token_id is -1"),
         (rewrite("preprocessor_config.json", max_image_size=None), "lacks max_image_size"),
