@@ -443,7 +443,7 @@ def _image_token(path: Path, config: Mapping[str, Any], tokenizer: FileTokenizer
     text = tokenizer.backend_tokenizer.id_to_token(number) if type(number) is int and 0 <= number < 1 << 31 else None
     if text is None:
         raise ExportError(
-            f"{path}: neither config.json's image_token_id nor tokenizer.json has a picture's token; download both again"
+            f"{path}: neither config.json's image_token_id nor tokenizer.json has a picture's token; download both"
         )
     return int(number), str(text)
 
