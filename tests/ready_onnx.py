@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,32 +52,43 @@ def write_variant(folder: Path, variant: str) -> None:
 
     `int8` has products of int8 weights alone: a CPU has no such convolution.
     """
+    for tower in ("vision", "text"):
+        full, target = (folder / "onnx" / f"{tower}_model{suffix}.onnx" for suffix in ("", f"_{variant}"))
+        convert(full, target, variant)
+
+
+def convert(full: Path, target: Path, variant: str, left: Sequence[str] = ()) -> None:
+    """Writes a graph at a variant, made by ONNX Runtime's tools as the hubs' are.
+
+    Args:
+        full: The graph at fp32.
+        target: The graph to write.
+        variant: A key of `VARIANTS`.
+        left: Names of products that four bits leave as they are.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    for tower in ("vision", "text"):
-        full = folder / "onnx" / f"{tower}_model.onnx"
-        target = folder / "onnx" / f"{tower}_model_{variant}.onnx"
-        if variant in ("quantized", "uint8"):
-            quantize_dynamic(full, target, weight_type=QuantType.QUInt8)
-            continue
-        if variant == "int8":
-            quantize_dynamic(full, target, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
-            continue
-        model = onnx.load(str(full))
-        if variant == "bnb4":
-            bnb4 = MatMulBnb4Quantizer(model, MatMulBnb4Quantizer.NF4, block_size=64)
-            bnb4.process()
-            model = bnb4.model.model
-        if variant.startswith("q4"):
-            quantizer = MatMulNBitsQuantizer(model, block_size=32, is_symmetric=True)
-            quantizer.process()
-            model = quantizer.model.model
-        if variant.endswith("16"):
-            model = convert_float_to_float16(model, keep_io_types=True)
-        onnx.save(model, str(target))
+    if variant in ("quantized", "uint8"):
+        quantize_dynamic(full, target, weight_type=QuantType.QUInt8)
+        return
+    if variant == "int8":
+        quantize_dynamic(full, target, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+        return
+    model = onnx.load(str(full))
+    if variant == "bnb4":
+        bnb4 = MatMulBnb4Quantizer(model, MatMulBnb4Quantizer.NF4, block_size=64, nodes_to_exclude=list(left))
+        bnb4.process()
+        model = bnb4.model.model
+    if variant.startswith("q4"):
+        quantizer = MatMulNBitsQuantizer(model, block_size=32, is_symmetric=True, nodes_to_exclude=list(left))
+        quantizer.process()
+        model = quantizer.model.model
+    if variant.endswith("16"):
+        model = convert_float_to_float16(model, keep_io_types=True)
+    onnx.save(model, str(target))
 
 
 def write_traced(source: Path, folder: Path) -> Path:

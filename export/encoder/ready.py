@@ -11,7 +11,6 @@ it.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ import numpy.typing as npt
 
 from rar.runtime.bundle.change import stage
 from rar.runtime.bundle.files import write_json
-from rar.runtime.bundle.regular import read_regular
 from rar.runtime.encoder.info import HALF
 from rar.runtime.encoder.tokenizer import Tokenizer
 from rar.runtime.errors import BundleError, ExportError, ProviderError
@@ -39,13 +37,11 @@ from ..graphs.variants import VARIANTS
 from ..pictures.photos import checked_photos
 from . import parity
 from .export import check_new, halves, texts, views
-from .huggingface import preprocess_of
+from .folder import read_json, read_settings, read_tokenizer
 from .model import TEMPLATES
 
 if TYPE_CHECKING:
     import tokenizers
-
-_LARGEST_JSON, _LARGEST_TOKENIZER = 1 << 20, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def read_folder(path: str | os.PathLike[str]) -> Folder:
     path = Path(path)
     if not path.is_dir():
         raise ExportError(f"{path}: is no folder; give one with config.json and onnx/vision_model.onnx")
-    config = _json(path / "config.json")
+    config = read_json(path / "config.json")
     kind = str(config.get("model_type"))
     if kind not in _KINDS:
         raise ExportError(f"{path}: is a {kind[:40]} model; supported as ready-made ONNX are {', '.join(_KINDS)}")
@@ -128,7 +124,7 @@ def read_folder(path: str | os.PathLike[str]) -> Folder:
         raise ExportError(
             f"{path / 'config.json'}: max_position_embeddings must be a number of tokens, not {length!r:.40}"
         )
-    preprocess = _preprocess(path / "preprocessor_config.json")
+    preprocess = read_settings(path / "preprocessor_config.json")
     tokenizer, clean = _tokenizer(path, kind, length)
     graphs = path / "onnx"
     return Folder(path, graphs if graphs.is_dir() else path, kind, length, preprocess, tokenizer, clean)
@@ -303,52 +299,13 @@ def _export(
     return _Made(shape[1], scheme, figures, (full if reference is not session else source).name, held)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(read_regular(path, _LARGEST_JSON, links=True).decode())
-    except OSError as error:
-        raise ExportError(
-            f"{path}: cannot be read ({error.strerror}); download it from where the graphs are"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path}: is not valid JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{path}: must hold an object; download it again")
-    return value
-
-
-def _preprocess(path: Path) -> Preprocess:
-    """The picture preparation; settings of old files take the form of today's."""
-    config = {"rescale_factor": 1 / 255, **_json(path)}
-    cut = bool(config.get("do_center_crop"))
-    for name, square in (("size", not cut), ("crop_size", True)):
-        if type(config.get(name)) is int:
-            side = config[name]
-            config[name] = {"height": side, "width": side} if square else {"shortest_edge": side}
-    if config.get("do_normalize") is False:
-        config.update(image_mean=[0.0] * 3, image_std=[1.0] * 3)
-    if config.get("do_resize") is False or config.get("do_rescale") is False:
-        raise ExportError(f"{path}: resizes no pictures, or leaves them at 0 to 255; choose a model that does both")
-    try:
-        return preprocess_of(str(path), config)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise ExportError(f"{path}: lacks a setting or has a wrong one ({error}); download it again") from error
-
-
 def _tokenizer(folder: Path, kind: str, length: int) -> tuple[tokenizers.Tokenizer, str]:
     """The tokenizer with truncation and padding, and its cleaning step's name."""
     import tokenizers
 
     path = folder / "tokenizer.json"
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(read_regular(path, _LARGEST_TOKENIZER, links=True).decode())
-    except OSError as error:
-        raise ExportError(
-            f"{path}: cannot be read ({error.strerror}); download it from where the graphs are"
-        ) from error
-    except Exception as error:  # `tokenizers` raises the bare Exception
-        raise ExportError(f"{path}: is no tokenizer ({error}); download it again") from error
-    settings = _json(folder / "tokenizer_config.json")
+    tokenizer = read_tokenizer(path)
+    settings = read_json(folder / "tokenizer_config.json")
     pad = settings.get("pad_token")
     pad = pad.get("content") if isinstance(pad, dict) else pad
     number = tokenizer.token_to_id(pad) if isinstance(pad, str) else None

@@ -114,6 +114,11 @@ class _Plan:
 def _plans(bundle: Bundle, target: Target, options: Options) -> list[_Plan]:
     """One plan a graph. A graph that no engine can be built from is refused before the first build."""
     plans = []
+    if "mllm" in bundle.components and (attention := bundle.component("mllm").info.get("attention", "tree")) != "tree":
+        raise ExportError(
+            f"{bundle.root}: its MLLM was taken as ready-made ONNX, whose decoder ({attention}) no engine is built of; "
+            "export it with `rar-export mllm --model`, or build engines of a bundle without it"
+        )
     for graph in _GRAPHS:
         component, _, name = graph.partition("/")
         if component not in bundle.components or name not in bundle.component(component).files:

@@ -23,8 +23,8 @@ from . import files
 
 # ONNX's own operators, and those that ONNX Runtime adds: QuickGelu, MatMulNBits, GroupQueryAttention.
 _DOMAINS = frozenset(["", "ai.onnx", "com.microsoft"])
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_WHOLE = (TensorProto.INT64, TensorProto.INT32)
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+WHOLE = (TensorProto.INT64, TensorProto.INT32)
 # Elements from which on a tensor's values are written beside the graph; `files` wants them as bytes.
 _LARGE = 256
 # As torch.nn.functional.normalize has it: a vector of zeros stays one.
@@ -53,12 +53,12 @@ class Form:
 
 def pictures(size: int, given: tuple[str, ...]) -> Form:
     """The form of `visual.onnx`: pixel_values, float32 [N, 3, size, size] -> image_embeds."""
-    return Form("pixel_values", _FLOATS, (3, size, size), given, "image_embeds")
+    return Form("pixel_values", FLOATS, (3, size, size), given, "image_embeds")
 
 
 def texts(length: int, given: tuple[str, ...]) -> Form:
     """The form of `text.onnx`: input_ids, int64 [N, length] -> text_embeds."""
-    return Form("input_ids", _WHOLE, (length,), given, "text_embeds")
+    return Form("input_ids", WHOLE, (length,), given, "text_embeds")
 
 
 def take(source: Path, target: Path, form: Form) -> None:
@@ -76,26 +76,62 @@ def take(source: Path, target: Path, form: Form) -> None:
         ExportError: The file is no such graph, takes weights from elsewhere, brings compiled code, uses operators that
             ONNX Runtime lacks, or has other inputs, outputs or shapes, or broken weights.
     """
-    beside = _beside(source)
-    try:
-        model = onnx.load(str(source), load_external_data=False)
-    except Exception as error:  # protobuf's own, which has another name in each of its versions
-        raise ExportError(f"{source}: is no ONNX graph ({error}); download it again") from error
-    _check_operators(source, model)
-    _take_input(source, model, form)
-    _give_output(source, model, form)
-    # Shapes in it have free dimensions and old names.
-    del model.graph.value_info[:], model.metadata_props[:]
-    try:
-        files.save(model, target, _weights(source, list(model.graph.initializer), beside))
-    except (ExportError, OSError):
-        raise
-    except Exception as error:  # NumPy's, of a broken tensor, or protobuf's, of a graph over its 2 GiB
-        raise ExportError(f"{source}: cannot be taken ({error}); download it again") from error
-    if left := contents(target).files - {f"{target.name}.data"}:
-        raise ExportError(
-            f"{source}: a node takes weights from {sorted(left)[0]!r}; choose a graph whose weights are initializers"
-        )
+    given = Given.read(source)
+    _take_input(source, given.model, form)
+    _give_output(source, given.model, form)
+    given.write(target)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A ready-made graph, checked and without its weights.
+
+    Attributes:
+        source: The `.onnx`.
+        model: What it holds; whoever takes it changes it in place.
+        beside: The files that it takes weights from, by the names that it gives them.
+    """
+
+    source: Path
+    model: onnx.ModelProto
+    beside: Mapping[str, Path]
+
+    @classmethod
+    def read(cls, source: Path) -> Given:
+        """Reads a graph as data.
+
+        Raises:
+            ExportError: It is no graph, takes weights from elsewhere, brings compiled code, or uses operators that ONNX
+                Runtime lacks.
+        """
+        beside = _beside(source)
+        try:
+            model = onnx.load(str(source), load_external_data=False)
+        except Exception as error:  # protobuf's own, which has another name in each of its versions
+            raise ExportError(f"{source}: is no ONNX graph ({error}); download it again") from error
+        _check_operators(source, model)
+        return cls(source, model, beside)
+
+    def write(self, target: Path) -> None:
+        """Writes what it has become, with its weights beside it.
+
+        Raises:
+            ExportError: A weight is broken, or no initializer.
+        """
+        model = self.model
+        # Shapes in it have free dimensions and old names.
+        del model.graph.value_info[:], model.metadata_props[:]
+        try:
+            files.save(model, target, _weights(self.source, list(model.graph.initializer), self.beside))
+        except (ExportError, OSError):
+            raise
+        except Exception as error:  # NumPy's, of a broken tensor, or protobuf's, of a graph over its 2 GiB
+            raise ExportError(f"{self.source}: cannot be taken ({error}); download it again") from error
+        if left := contents(target).files - {f"{target.name}.data"}:
+            raise ExportError(
+                f"{self.source}: a node takes weights from {sorted(left)[0]!r}; choose a graph whose weights are "
+                "initializers"
+            )
 
 
 def _beside(source: Path) -> dict[str, Path]:
@@ -127,7 +163,7 @@ def _check_operators(source: Path, model: onnx.ModelProto) -> None:
     """Refuses operators that a library of its own would have to bring."""
     local = {(function.domain, function.name) for function in model.functions}
     lists = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for nodes in lists for node in _within(nodes)):
+    for node in (node for nodes in lists for node in within(nodes)):
         if node.domain not in _DOMAINS and (node.domain, node.op_type) not in local:
             raise ExportError(
                 f"{source}: uses the operator {node.op_type} of {node.domain!r}, which ONNX Runtime does not have; "
@@ -135,7 +171,7 @@ def _check_operators(source: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def _within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes and all those of their branches and loops."""
     left = list(nodes)
     while left:
@@ -148,9 +184,7 @@ def _within(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 def _take_input(source: Path, model: onnx.ModelProto, form: Form) -> None:
     """Gives the graph the form's one input."""
-    # Old graphs list their weights as inputs too.
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in constants}
+    inputs = inputs_of(model)
     others = inputs.keys() - {form.input}
     masked = form.input == "input_ids" and "attention_mask" in others
     if form.input not in inputs or others - ({"attention_mask"} if masked else set()):
@@ -158,17 +192,17 @@ def _take_input(source: Path, model: onnx.ModelProto, form: Form) -> None:
     kind = inputs[form.input].type.tensor_type.elem_type
     if kind not in form.types:
         raise ExportError(
-            f"{source}: {form.input} is of type {_named(kind)}; it must be {' or '.join(map(_named, form.types))}"
+            f"{source}: {form.input} is of type {named(kind)}; it must be {' or '.join(map(named, form.types))}"
         )
     _check_shape(source, inputs[form.input], form)
     added = []
     name = form.input
     if kind != form.types[0]:
-        name = _unused(model, f"{form.input}.as_stored")
-        _rename(model, form.input, name)
+        name = unused(model, f"{form.input}.as_stored")
+        rename(model, form.input, name)
         added.append(helper.make_node("Cast", [form.input], [name], to=kind))
     if masked:
-        shape, ones = _unused(model, "attention_mask.shape"), _unused(model, "attention_mask.ones")
+        shape, ones = unused(model, "attention_mask.shape"), unused(model, "attention_mask.ones")
         one = helper.make_tensor("one", TensorProto.INT64, [1], [1])
         mask = inputs["attention_mask"].type.tensor_type.elem_type
         added.append(helper.make_node("Shape", [form.input], [shape]))
@@ -180,21 +214,27 @@ def _take_input(source: Path, model: onnx.ModelProto, form: Form) -> None:
     model.graph.input.append(helper.make_tensor_value_info(form.input, form.types[0], ["N", *form.shape]))
 
 
+def inputs_of(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """A graph's inputs by name; old graphs list their weights as inputs too."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return {value.name: value for value in model.graph.input if value.name not in constants}
+
+
 def _check_shape(source: Path, value: onnx.ValueInfoProto, form: Form) -> None:
     """A dimension may be free; one that is not must be the form's."""
     if not value.type.tensor_type.HasField("shape"):
         return
     sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
     if len(sides) != 1 + len(form.shape) or sides[0] > 0:
-        raise ExportError(f"{source}: {form.input} is of shape {_sides(sides)}; it must be {_sides((0, *form.shape))}")
+        raise ExportError(f"{source}: {form.input} is of shape {shown(sides)}; it must be {shown((0, *form.shape))}")
     if any(side > 0 and side != wanted for side, wanted in zip(sides[1:], form.shape, strict=True)):
         raise ExportError(
-            f"{source}: {form.input} is of shape {_sides(sides)}, and by the folder's JSON files it must be "
-            f"{_sides((0, *form.shape))}; choose files that belong together"
+            f"{source}: {form.input} is of shape {shown(sides)}, and by the folder's JSON files it must be "
+            f"{shown((0, *form.shape))}; choose files that belong together"
         )
 
 
-def _sides(sides: Sequence[int]) -> str:
+def shown(sides: Sequence[int]) -> str:
     """A shape, with N for what is free."""
     return f"[{', '.join(str(side) if side > 0 else 'N' for side in sides)}]"
 
@@ -209,14 +249,14 @@ def _give_output(source: Path, model: onnx.ModelProto, form: Form) -> None:
             "the space of both towers"
         )
     kind = outputs[name].type.tensor_type.elem_type
-    if kind not in _FLOATS:
-        raise ExportError(f"{source}: {name} is of type {_named(kind)}; it must be FLOAT or FLOAT16")
-    given = _unused(model, f"{name}.as_given")
-    _rename(model, name, given)
+    if kind not in FLOATS:
+        raise ExportError(f"{source}: {name} is of type {named(kind)}; it must be FLOAT or FLOAT16")
+    given = unused(model, f"{name}.as_given")
+    rename(model, name, given)
     if form.output != name:
-        _rename(model, form.output, _unused(model, f"{form.output}.other"))
-    wide, length, long = (_unused(model, f"{form.output}.{part}") for part in ("wide", "length", "long"))
-    axes, least = _unused(model, f"{form.output}.axes"), _unused(model, f"{form.output}.least")
+        rename(model, form.output, unused(model, f"{form.output}.other"))
+    wide, length, long = (unused(model, f"{form.output}.{part}") for part in ("wide", "length", "long"))
+    axes, least = unused(model, f"{form.output}.axes"), unused(model, f"{form.output}.least")
     model.graph.initializer.append(numpy_helper.from_array(np.array(_LEAST, np.float32), least))
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     if versions.get("ai.onnx", 0) >= _AXES_ARE_AN_INPUT:
@@ -236,13 +276,14 @@ def _give_output(source: Path, model: onnx.ModelProto, form: Form) -> None:
     model.graph.output.append(helper.make_tensor_value_info(form.output, TensorProto.FLOAT, ["N", None]))
 
 
-def _named(kind: int) -> str:
+def named(kind: int) -> str:
+    """An element type's name."""
     return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else str(kind)
 
 
-def _unused(model: onnx.ModelProto, name: str) -> str:
+def unused(model: onnx.ModelProto, name: str) -> str:
     """A name that no tensor of the graph has."""
-    nodes = list(_within(model.graph.node))
+    nodes = list(within(model.graph.node))
     used = {tensor for node in nodes for tensor in (*node.input, *node.output)}
     used |= {tensor.name for tensor in model.graph.initializer}
     while name in used:
@@ -250,9 +291,9 @@ def _unused(model: onnx.ModelProto, name: str) -> str:
     return name
 
 
-def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+def rename(model: onnx.ModelProto, old: str, new: str) -> None:
     """Gives a tensor another name wherever it is made or used."""
-    for node in _within(model.graph.node):
+    for node in within(model.graph.node):
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 if name == old:

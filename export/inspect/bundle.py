@@ -16,6 +16,7 @@ from rar.runtime.errors import BundleError, ProviderError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.fit.measure import sample, spread
 from rar.runtime.memory.view import LOG
+from rar.runtime.rank.mllm.info import MllmInfo
 from rar.runtime.rank.mllm.model import Mllm
 from rar.runtime.rank.mllm.ranker import MllmRanker
 from rar.runtime.rank.protocol import Query
@@ -24,6 +25,11 @@ from rar.runtime.session import Sessions, checks
 
 # Entries of each part that must find themselves.
 _SELF_SAMPLE = 200
+# What another attention than a tree's costs (docs/own-models.md).
+_ROWS = {
+    "rows": "pictures are ranked one after the other: one call for the prompt, one call for all names",
+    "row": "pictures are ranked one after the other: one call for the prompt, one call for each name",
+}
 
 
 def describe(bundle: Bundle) -> str:
@@ -36,6 +42,8 @@ def describe(bundle: Bundle) -> str:
         lines += [f"  {file:<{width}}  {_size(record.bytes):>9}" for file, record in component.files.items()]
         facts = _memory_facts(bundle, component.info) if name == "memory" else _facts(dict(component.info))
         lines += [f"  {line}" for line in facts]
+        if name == "mllm" and (told := _ROWS.get(str(component.info.get("attention")))):
+            lines.append(f"  {told}")
     passed = [f"  {one.graph} on {one.place}: {one.measured}" for one in checks.outcomes(bundle)]
     lines += ["", "compared with fp32 where it was opened", *(passed or ["  nothing yet"])]
     return "\n".join(printable(line) for line in lines)  # a stranger's manifest must not steer the terminal
@@ -81,8 +89,7 @@ def _checks(bundle: Bundle) -> Iterator[str]:
             if not checks.has_runs(bundle, component, graph):
                 yield f"  {component}/{graph}: exported without inputs to check it with; {checks.again(component)}"
                 continue
-            precision = checks.graph_precision(bundle, component, graph)
-            fp16 = EncoderInfo.of(bundle).half if component == "clip" else precision == "fp16"
+            fp16 = EncoderInfo.of(bundle).half if component == "clip" else MllmInfo.of(bundle).half(graph)
             for one in Sessions(bundle).check(component, graph, fp16=fp16):
                 limit, measured = one.key.limit, one.measured
                 yield (

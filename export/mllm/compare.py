@@ -13,9 +13,9 @@ import numpy.typing as npt
 from rar.runtime.errors import ExportError
 from rar.runtime.rank.mllm.prompt import Mode, Prompt
 from rar.runtime.rank.mllm.tree import PICTURE
-from rar.runtime.session import OnnxSession
+from rar.runtime.session import OnnxSession, Session
 
-from .model import Form
+from .model import GRAPHS, Form
 from .prompt import LABELS
 
 Floats = npt.NDArray[np.float32]
@@ -46,20 +46,33 @@ class Case:
     greedy: Sequence[int]
 
 
+@dataclass(frozen=True)
 class Graphs:
     """The three graphs in ONNX Runtime, one prompt at a time.
 
-    Args:
-        folder: Holds `vision.onnx`, `embed.onnx` and `decoder.onnx`.
+    Attributes:
+        vision: Pictures to embeddings.
+        embed: Ids to embeddings.
+        decoder: Embeddings to logits.
         form: The model's.
-        fp16: Whether they contain fp16 casts.
     """
 
-    def __init__(self, folder: Path, form: Form, fp16: bool = False) -> None:
-        self.vision, self.embed, self.decoder = (
-            OnnxSession(folder / f"{name}.onnx", "cpu", fp16=fp16) for name in ("vision", "embed", "decoder")
-        )
-        self.form = form
+    vision: Session
+    embed: Session
+    decoder: Session
+    form: Form
+
+    @classmethod
+    def open(cls, folder: Path, form: Form, fp16: bool = False) -> Graphs:
+        """Opens a folder's `vision.onnx`, `embed.onnx` and `decoder.onnx`.
+
+        Args:
+            folder: The folder.
+            form: The model's.
+            fp16: Whether they contain fp16 casts.
+        """
+        vision, embed, decoder = (OnnxSession(folder / f"{name}.onnx", "cpu", fp16=fp16) for name in GRAPHS)
+        return cls(vision, embed, decoder, form)
 
     def embeds(self, ids: npt.NDArray[np.int64], pixels: Floats) -> Floats:
         """Embeddings of a prompt and its pictures [n, *vision_shape]: float32 [L, D]."""
@@ -88,7 +101,9 @@ class Graphs:
         outputs = self.decoder.run(inputs)
         names = self.form.names
         past = [inputs[name] for name in names("past_key_values")]
-        new = [outputs[name] for name in names("present")]
+        new = [cast(Floats, outputs[name]) for name in names("present")]
+        if self.form.attention != "tree":
+            return cast(Floats, outputs["logits"][0]), new
         return cast(Floats, outputs["logits"][0]), [
             np.concatenate([old, fresh], 2) for old, fresh in zip(past, new, strict=True)
         ]
@@ -115,23 +130,35 @@ def decoder_inputs(
         embeds: float32 [L, D].
         positions: int64 [dims, L].
         past: Keys and values of the tokens before, which all see.
-        mask: bool [L, L], what the tokens see of each other; None for what precedes them.
+        mask: bool [L, L], what the tokens see of each other; None for what precedes them. Only for `tree` attention.
     """
     length = len(embeds)
     mask = np.tri(length, dtype=bool) if mask is None else mask
     past = past or [np.zeros((1, form.kv_heads, 0, form.head_dim), np.float32)] * (2 * form.layers)
     before = past[0].shape[2]
+    seen: npt.NDArray[Any] = np.ones((1, before + length), np.int64)
+    if form.attention == "tree":
+        seen = np.concatenate([np.ones((length, before), bool), mask], 1)[None, None]
     return {
         "inputs_embeds": embeds[None],
-        "attention_mask": np.concatenate([np.ones((length, before), bool), mask], 1)[None, None],
+        "attention_mask": seen,
         "position_ids": positions[:, None] if form.position_dims > 1 else positions,
         "logit_positions": np.arange(length)[None],
         **dict(zip(form.names("past_key_values"), past, strict=True)),
     }
 
 
-def compare(graphs: Graphs, prompt: Prompt, cases: Sequence[Case], precision: str) -> dict[str, Any]:
+def compare(
+    graphs: Graphs, prompt: Prompt, cases: Sequence[Case], precision: str, original: str = "transformers"
+) -> dict[str, Any]:
     """Compares the graphs with fp32.
+
+    Args:
+        graphs: The graphs.
+        prompt: The prompt format.
+        cases: What fp32 gives.
+        precision: The graphs'.
+        original: What gave it, for messages.
 
     Returns:
         `max_logit_difference`, and `greedy_equal` of `greedy_count` tokens for fp32; `top1` agreement and mean `kl`
@@ -161,14 +188,14 @@ def compare(graphs: Graphs, prompt: Prompt, cases: Sequence[Case], precision: st
         limit = max(LOGITS, LOGITS_SHARE * max(float(np.abs(case.logits).max()) for case in cases))
         if not (result["max_logit_difference"] <= limit and greedy_equal == greedy_count):  # NaN fails
             raise ExportError(
-                f"the fp32 graphs are too far from transformers: logits differ by {np.max(differences):.3g} (limit "
+                f"the fp32 graphs are too far from {original}: logits differ by {np.max(differences):.3g} (limit "
                 f"{limit:.3g}), {greedy_equal} of {greedy_count} greedy tokens are equal; please report this model"
             )
         return result
     least, most = LIMITS[precision]
     if not (agreement >= least and kl <= most):
         raise ExportError(
-            f"the {precision} graphs are too far from transformers: top-1 agreement {agreement:.3f} (limit {least}), "
+            f"the {precision} graphs are too far from {original}: top-1 agreement {agreement:.3f} (limit {least}), "
             f"mean divergence {kl:.3g} (limit {most}). Choose a higher precision"
         )
     return {**result, "top1": agreement, "kl": kl}

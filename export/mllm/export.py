@@ -28,8 +28,8 @@ from ..pictures import prepare
 from ..pictures.photos import package_photos
 from . import compare, parity
 from .adapter import merge
-from .graphs import GRAPHS, export_graph
-from .model import Mllm
+from .graphs import export_graph
+from .model import GRAPHS, Mllm
 from .prompt import compare_tokens, prompt_settings, read_prompt
 from .quantize import Precision, convert
 
@@ -107,7 +107,7 @@ def _write(mllm: Mllm, out: str | os.PathLike[str], precision: Precision, ready:
                 samples = partial(parity.samples, mllm, name, ready.prompt, ready.calibrating)
                 schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision, samples)
                 bar.update()
-        graphs = compare.Graphs(
+        graphs = compare.Graphs.open(
             staging.folder, mllm.form, fp16=any(scheme["scheme"] == "fp16" for scheme in schemes.values())
         )
         logits = compare.compare(graphs, ready.prompt, ready.comparing, precision)

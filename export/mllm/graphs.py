@@ -9,8 +9,6 @@ import torch
 from ..graphs import trace
 from .model import Mllm
 
-GRAPHS = ("vision", "embed", "decoder")
-
 
 def export_graph(mllm: Mllm, name: str, path: Path) -> None:
     """Writes one of `GRAPHS` at fp32, with the inputs and outputs that the runtime relies on.

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from rar.runtime.picture.preprocess import Preprocess
+from rar.runtime.rank.mllm.info import Attention
 
 if TYPE_CHECKING:
     import tokenizers
     import torch
 
     from .decoder import Decoder
+
+# The graphs of a bundle's MLLM.
+GRAPHS = ("vision", "embed", "decoder")
 
 # Plain text, {"ids": [...]} or {"slot": "instruction" | "image" | "question"}.
 Piece: TypeAlias = str | dict[str, Any]
@@ -34,6 +38,7 @@ class Form:
         dim: Width of the embeddings.
         vocab: Number of logits.
         position_dims: 1, or 3 where a position is (time, row, column).
+        attention: See `rar.runtime.rank.mllm.info.Attention`.
     """
 
     vision_input: str
@@ -43,10 +48,38 @@ class Form:
     dim: int
     vocab: int
     position_dims: int = 1
+    attention: Attention = "tree"
 
     def names(self, prefix: str) -> list[str]:
         """Names of the keys and values in order: `<prefix>.0.key`, `<prefix>.0.value`, ..."""
         return [f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]
+
+
+class Spoken(Protocol):
+    """What the prompt of a model is made of; see `Mllm`, which has it."""
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer: ...  # noqa: D102
+    @property
+    def template(self) -> Sequence[Piece]: ...  # noqa: D102
+    @property
+    def lead(self) -> str: ...  # noqa: D102
+    @property
+    def stop_ids(self) -> Sequence[int]: ...  # noqa: D102
+    @property
+    def image_token(self) -> int: ...  # noqa: D102
+    @property
+    def image_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def context(self) -> int: ...  # noqa: D102
+    @property
+    def reference_tokens(self) -> Callable[[str, str, str], list[int]] | None: ...  # noqa: D102
+    @property
+    def position_dims(self) -> int: ...  # noqa: D102
+    @property
+    def image_positions(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+    @property
+    def whole_picture(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,11 @@ class Mllm:
     def language(self) -> torch.nn.Module:
         """The language model without its head."""
         return self.decoder.language
+
+    @property
+    def position_dims(self) -> int:
+        """1, or 3 where a position is (time, row, column)."""
+        return self.decoder.position_dims
 
     @property
     def form(self) -> Form:

@@ -12,7 +12,7 @@ from rar.runtime.errors import ExportError
 from rar.runtime.rank.mllm.prompt import LETTERS, MODES, Mode, Prompt, list_names
 from rar.runtime.rank.mllm.tree import PICTURE
 
-from .model import Mllm
+from .model import Spoken
 
 # Labels like those of data sets; none contains a token of a chat template.
 LABELS = (
@@ -21,7 +21,7 @@ LABELS = (
 )  # fmt: skip
 
 
-def prompt_settings(mllm: Mllm, modes: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
+def prompt_settings(mllm: Spoken, modes: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
     """The content of `prompt.json`.
 
     Args:
@@ -39,7 +39,7 @@ def prompt_settings(mllm: Mllm, modes: Mapping[str, Mapping[str, str]] | None = 
         "letters": dict.fromkeys(LETTERS if "choice" in texts else "", 0),
         "image_tokens": mllm.image_tokens,
         "context": mllm.context,
-        "position_dims": mllm.decoder.position_dims,
+        "position_dims": mllm.position_dims,
         "image_positions": dict(mllm.image_positions) if mllm.image_positions else None,
         "whole_picture": mllm.whole_picture,
         "modes": {mode: dict(parts) for mode, parts in texts.items()},
@@ -63,7 +63,7 @@ def read_prompt(settings: Mapping[str, Any], tokenizer: tokenizers.Tokenizer) ->
     return Prompt.from_dict(settings, tokenizers.Tokenizer.from_str(tokenizer.to_str()))
 
 
-def compare_tokens(mllm: Mllm, prompt: Prompt, count: int = 20) -> dict[str, int]:
+def compare_tokens(mllm: Spoken, prompt: Prompt, count: int = 20) -> dict[str, int]:
     """Compares the runtime's ids with the model's own tokenizer on whole prompts with harmless labels.
 
     Returns:

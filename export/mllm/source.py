@@ -63,7 +63,7 @@ class Loaded:
             ExportError: Tiles were asked for.
         """
         if tiles is not None:
-            raise ExportError(f"{self.folder}: a {self.config.model_type} takes one tile a picture; leave --tiles out")
+            raise ExportError(f"{self.folder}: a {kind_of(self.config)} takes one tile a picture; leave --tiles out")
 
     def square(self, size: int) -> Preprocess:
         """The model's own filter and normalisation, where every picture becomes one square of `size` pixels.
@@ -86,7 +86,7 @@ class Loaded:
         stops = self.model.generation_config.eos_token_id
         stops = self.tokenizer.eos_token_id if stops is None else stops
         return {
-            "source": f"transformers {self.config.model_type} {self.folder}",
+            "source": f"transformers {kind_of(self.config)} {self.folder}",
             "embed": self.model.get_input_embeddings(),
             "tokenizer": plain_tokenizer(self.tokenizer),
             "stop_ids": list(stops) if isinstance(stops, list) else [stops],
@@ -96,6 +96,14 @@ class Loaded:
             "reference_tokens": template.tokens,
             "reference": self.model,
         }
+
+
+def kind_of(config: Any) -> str:
+    """A configuration's model_type, as its class has it.
+
+    Of a Qwen2.5-VL that transformers 4.57 has saved, it reads the language model's from the object itself.
+    """
+    return str(type(config).model_type)
 
 
 def load(source: str, tiles: int | None = None) -> Mllm:
@@ -120,8 +128,8 @@ def load(source: str, tiles: int | None = None) -> Mllm:
 
     with loading(source, "configuration"):
         config = transformers.AutoConfig.from_pretrained(source)
-    if config.model_type not in ARCHITECTURES:
-        raise ExportError(f"{source}: is a {config.model_type} model; supported are {', '.join(ARCHITECTURES)}")
+    if (kind := kind_of(config)) not in ARCHITECTURES:
+        raise ExportError(f"{source}: is a {kind} model; supported are {', '.join(ARCHITECTURES)}")
     with loading(source, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         tokenizer.chat_template = tokenizer.chat_template or _processor_template(source)
@@ -138,7 +146,7 @@ def load(source: str, tiles: int | None = None) -> Mllm:
             f"{source}: {len(missing)} weights are missing or of other shapes, as {missing[0]}"
             "; download the model again"
         )
-    adapter = importlib.import_module(f".families.{ARCHITECTURES[config.model_type]}", __package__)
+    adapter = importlib.import_module(f".families.{ARCHITECTURES[kind]}", __package__)
     mllm: Mllm = adapter.adapt(Loaded(source, config, model.eval(), tokenizer, images), tiles)
     if mllm.preprocess is None or mllm.reference_preprocess is None:
         return mllm

@@ -78,7 +78,7 @@ def export_ranker(
                 skeletons.fill(stem, tensors, full / f"{name}.onnx")
                 skeletons.hold(stem, full / f"{name}.onnx")
                 bar.update()
-            source = compare.Graphs(full, form)
+            source = compare.Graphs.open(full, form)
             ranges = make_cases(source, prompt, calibrating)
             cases = make_cases(source, prompt, comparing)
             samples = {name: [sample(source, prompt, name, case) for case in ranges] for name in GRAPHS}
@@ -88,7 +88,7 @@ def export_ranker(
                 target = staging.folder / f"{name}.onnx"
                 schemes[name] = convert(name, full / target.name, target, precision, partial(samples.__getitem__, name))
                 bar.update()
-        graphs = compare.Graphs(staging.folder, form, fp16=any(s["scheme"] == "fp16" for s in schemes.values()))
+        graphs = compare.Graphs.open(staging.folder, form, fp16=any(s["scheme"] == "fp16" for s in schemes.values()))
         logits = compare.compare(graphs, prompt, cases, precision)
         held = {
             f"{name}.onnx": store_runs(

@@ -24,7 +24,7 @@ BUDGET = 320
 # The same for generation, where each step reads all weights for one token per picture: sixteen pictures together take
 # 0.38 (int8) and 0.26 (fp32) of the time one by one. Fewer pictures if the cache would be larger than this.
 WRITE_BUDGET = 2048
-_CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 256 * 2**20
 
 # Tokens by which a cache grows at a time: growth copies it, and attention covers all of it.
 _GROWTH = 64
@@ -65,6 +65,13 @@ class Cache:
         # Zeros: masked values still take part in the sum, with weight 0.
         self._held = device.zeros((2 * shape.layers, rows, shape.kv_heads, room, shape.head_dim), np.float32)
         self.length = 0
+
+    @classmethod
+    def of(cls, shape: Shape, device: Device, held: Tensor) -> Cache:
+        """A full cache of keys and values that a decoder has written: [2 * layers, rows, kv_heads, P, head_dim]."""
+        cache = cls(shape, device, held.shape[1])
+        cache._held, cache.length = held, held.shape[3]
+        return cache
 
     @property
     def room(self) -> int:
@@ -213,7 +220,7 @@ class Decoder:
             BundleError: The graph does not fit its settings.
         """
         written: list[list[int]] = [[] for _ in trees]
-        budget = self._budget or min(WRITE_BUDGET, _CACHE_BYTES // self._shape.token_bytes)
+        budget = self._budget or min(WRITE_BUDGET, CACHE_BYTES // self._shape.token_bytes)
         for group in _groups([len(tree) for tree in trees], budget):
             rows, cache = self._rows(head, trees[group])
             active = list(range(len(trees))[group])
@@ -283,15 +290,7 @@ class Decoder:
             seen: bool [N, P], which tokens of the cache each row sees; all by default.
         """
         with in_stage("prefill" if rows.ids.shape[1] > 1 else "write"):
-            spots = rows.ids == PICTURE
-            embeds = np.array(self._embed.run({"input_ids": np.where(spots, 0, rows.ids)})["inputs_embeds"], np.float32)
-            visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
-            if visible.shape != (spots.sum(), embeds.shape[-1]):
-                raise BundleError(
-                    f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens "
-                    f"of {embeds.shape[-1]}; export the model again"
-                )
-            embeds[spots] = visible
+            embeds = embed_rows(self._embed, rows.ids, pictures)
             count, length = rows.ids.shape
             seen = np.ones((count, cache.room), bool) if seen is None else seen
             past = np.broadcast_to(seen[:, None], (count, length, cache.room))
@@ -306,6 +305,29 @@ class Decoder:
                 outputs,
                 cache.outputs(new) if new is not None else None,
             )
+
+
+def embed_rows(embed: Session, ids: Ints, pictures: Floats) -> Floats:
+    """The embeddings of rows of tokens: float32 [N, L, D].
+
+    Args:
+        embed: See `Decoder`.
+        ids: int64 [N, L].
+        pictures: float32 [n, T, D], what replaces the ids `PICTURE`, in order.
+
+    Raises:
+        BundleError: There are more or fewer of them, or of another width.
+    """
+    spots = ids == PICTURE
+    embeds = np.array(embed.run({"input_ids": np.where(spots, 0, ids)})["inputs_embeds"], np.float32)
+    visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
+    if visible.shape != (spots.sum(), embeds.shape[-1]):
+        raise BundleError(
+            f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens "
+            f"of {embeds.shape[-1]}; export the model again"
+        )
+    embeds[spots] = visible
+    return embeds
 
 
 def _step(tokens: Sequence[int], position: Ints, dims: int) -> Rows:

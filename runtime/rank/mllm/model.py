@@ -18,6 +18,7 @@ from ..protocol import Query
 from .decoder import Decoder
 from .info import MllmInfo
 from .prompt import Prompt
+from .rows import RowDecoder
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,16 +66,15 @@ class Mllm:
         sessions = clip.sessions.of(bundle)
 
         def load(name: str) -> Session:
-            return sessions.open("mllm", f"{name}.onnx", fp16=info.precision[name].startswith("fp16"))
+            return sessions.open("mllm", f"{name}.onnx", fp16=info.half(name))
 
         self._vision = load("vision")
-        self.decoder = Decoder(
-            load("embed"),
-            load("decoder"),
-            info.shape,
-            self.prompt.positions,
-            budget=budget,
-        )
+        embed, decoder = load("embed"), load("decoder")
+        self.decoder: Decoder | RowDecoder
+        if info.attention == "tree":
+            self.decoder = Decoder(embed, decoder, info.shape, self.prompt.positions, budget=budget)
+        else:
+            self.decoder = RowDecoder(embed, decoder, info.shape, padded=info.attention == "rows")
 
     def see(self, queries: Sequence[Query]) -> Floats:
         """The pictures' embeddings for the language model, in as few passes as memory allows: float32 [N, T, D]."""

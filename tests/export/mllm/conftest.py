@@ -57,7 +57,7 @@ def exported(name: str, export: Callable[[str], tiny_mllm.Exported]) -> Exported
     if name not in _opened:
         made = export(name)
         prompt = read_prompt(prompt_settings(made.mllm), made.mllm.tokenizer)
-        graphs = Graphs(made.bundle / "mllm", made.mllm.form)
+        graphs = Graphs.open(made.bundle / "mllm", made.mllm.form)
         _opened[name] = Exported(made.mllm, made.bundle, made.info, graphs, prompt)
     return _opened[name]
 

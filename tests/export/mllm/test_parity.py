@@ -188,7 +188,7 @@ def test_the_graphs_open_from_the_bundle_alone(llava: Any) -> None:
     bundle = Bundle.open(llava.bundle)
     for name in ("vision", "embed", "decoder"):
         assert bundle.graph("mllm", f"{name}.onnx").is_file()
-    assert Graphs(llava.bundle / "mllm", llava.mllm.form).vision.provider == "cpu"
+    assert Graphs.open(llava.bundle / "mllm", llava.mllm.form).vision.provider == "cpu"
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -37,7 +37,7 @@ def test_a_quantised_bundle_runs_and_stays_close(
     assert 0 < info["parity"]["logits"]["kl"] <= most
     scheme = {"fp16": "fp16", "int8": "int8 rows and columns", "int4": "int4 blocks"}[precision]
     assert info["precision"]["decoder"] == scheme
-    graphs, row = Graphs(tmp_path / "bundle" / "mllm", llava.mllm.form, fp16=True), llava.ids()
+    graphs, row = Graphs.open(tmp_path / "bundle" / "mllm", llava.mllm.form, fp16=True), llava.ids()
     positions, _ = llava.prompt.positions.count(row.tolist(), 0)
     whole, _ = graphs.run(graphs.embeds(row, llava.pictures(1)), positions)
     assert np.isfinite(whole).all()
