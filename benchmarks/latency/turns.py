@@ -14,7 +14,7 @@ import numpy as np
 
 from rar.runtime.errors import RarError
 
-from ..process import in_a_process
+from ..process import in_a_process, variables
 from .server import Served, highest_rate
 from .work import Contender, First, Offline, Queried, Queries, Serve, Started, WarmUp, open_worker
 
@@ -117,7 +117,8 @@ def take_turn(
     pictures = plan.turn(block)
     start = perf_counter()
     try:
-        with in_a_process(partial(open_worker, contender)) as ask:
+        # Threads of NumPy's linear algebra wait busily after a search, on the cores that embed the next picture.
+        with variables(OPENBLAS_NUM_THREADS="1"), in_a_process(partial(open_worker, contender)) as ask:
             ask(First(pictures[0]))
             samples.cold.append(perf_counter() - start)
             samples.started.append(ask(WarmUp(pictures[1:] or pictures)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -26,13 +27,13 @@ from ..latency.work import Opened, told
 from ..made import made
 from .batches import ByBatch, Embed
 from .pytorch import Terms, distinct, exact, network
-from .torch_best import embedder
+from .torch_best import LEAST_COSINE, embedder
 
 # `fp32` and `bf16` are the network at those precisions; `int8` is the bundle's own quantised graph.
 Kind: TypeAlias = Literal["fp32", "bf16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_SIZES = (1, 8)
+_SIZES = (1, 8, 32)
 _OPENVINO, _GRAPH, _COSINE = "openvino", "visual.xml", "cosine.json"
 
 
@@ -78,7 +79,10 @@ def _write_cosine(kind: Kind, terms: Terms, file: Path) -> None:
         wanted = embedder(network(terms)[0], False)(torch.from_numpy(pixels)).numpy()
     found = _engine(kind, terms)(pixels)
     lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(found, axis=1)
-    write_json(file, {"cosine": float(((wanted * found).sum(1) / lengths).mean())})
+    cosine = float(((wanted * found).sum(1) / lengths).mean())
+    if not cosine >= LEAST_COSINE:
+        raise RarError(f"its embeddings are other ones: cosine {cosine:.3f} to PyTorch's at fp32")
+    write_json(file, {"cosine": cosine})
 
 
 def _preprocess(terms: Terms) -> Preprocess:
@@ -113,12 +117,13 @@ def open_openvino(kind: Kind, terms: Terms) -> Opened:
     says |= {"openvino": openvino.__version__}
     embed, preprocess = _engine(kind, terms), _preprocess(terms)
     search, labels = exact(terms), terms.labels()
+    decoders = ThreadPoolExecutor(terms.threads or usable_cores())
 
     def answer(pictures: Sequence[Path], batch: int) -> list[str]:
         classes = []
         for start in range(0, len(pictures), batch):
             with in_stage("decode"):
-                images = [load_image(picture) for picture in pictures[start : start + batch]]
+                images = list(decoders.map(load_image, pictures[start : start + batch]))
             with in_stage("preprocess"):
                 pixels = preprocess(images)
             with in_stage("embed"):

@@ -46,7 +46,7 @@ _ALL: tuple[Precision, ...] = get_args(Precision)
 _FP32: tuple[Precision, ...] = ("fp32",)
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 # A program whose embeddings are farther from fp32's than this does not do the same work.
-_LEAST_COSINE = 0.95
+LEAST_COSINE = 0.95
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], precisions: Collection[Precision] 
     """By batch size the fastest program of these precisions that does the same work; see `prepare`'s rows."""
     best: dict[int, Mapping[str, Any]] = {}
     for row in rows:
-        if "ms" in row and row["precision"] in precisions and row["cosine"] >= _LEAST_COSINE:
+        if "ms" in row and row["precision"] in precisions and row["cosine"] >= LEAST_COSINE:
             size = row["batch"]
             best[size] = min(best.get(size, row), row, key=lambda one: one["ms"])
     return best

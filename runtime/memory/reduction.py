@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .. import _native
 from ..bundle.files import DAMAGED, load_npz
 from ..errors import BundleError
 
@@ -55,7 +56,9 @@ class Reduction:
 
     def entries(self, vectors: Floats) -> Floats:
         """float32 [N, d] -> float32 [N, dim], to be indexed."""
-        reduced = self._project(vectors - self.mean)
+        reduced = vectors - self.mean
+        if self.components is not None:
+            reduced = reduced @ self.components.T
         if self.radius:
             height = np.sqrt(np.clip(self.radius**2 - (reduced**2).sum(1, keepdims=True), 0, None))
             reduced = np.hstack([reduced, height])
@@ -63,14 +66,15 @@ class Reduction:
 
     def queries(self, vectors: Floats) -> Floats:
         """float32 [N, d] -> float32 [N, dim], to search with."""
+        reduced = vectors if self.radius else vectors - self.mean
+        if self.components is not None:
+            # Not by NumPy: after such a product the threads of its linear algebra wait busily for the next one, on the
+            # cores that the encoder computes on.
+            rows = np.broadcast_to(np.arange(len(self.components)), (len(reduced), len(self.components)))
+            reduced = _native.score(self.components, np.ascontiguousarray(reduced), np.ascontiguousarray(rows))
         if self.radius:
-            reduced = np.pad(self._project(vectors), ((0, 0), (0, 1)))
-        else:
-            reduced = self._project(vectors - self.mean)
+            reduced = np.pad(reduced, ((0, 0), (0, 1)))
         return reduced if self.scale == 1 else reduced / np.float32(self.scale)
-
-    def _project(self, vectors: Floats) -> Floats:
-        return vectors if self.components is None else vectors @ self.components.T
 
     def save(self, path: Path) -> None:
         """Writes an `.npz` without pickle."""

@@ -22,7 +22,9 @@ import rar.benchmarks
 import rar.export
 import rar.runtime
 from rar.runtime import Bundle
+from rar.runtime.machine.cpu import instruction_sets
 from rar.runtime.session import OnnxSession, session_options
+from rar.runtime.session.onnxruntime import graph
 
 ENTRY = "session.x64quantprecision"
 # What `make edge` has unpacked, or one that is installed; of release 10 or later, 7.2 stops inside ONNX Runtime.
@@ -115,9 +117,31 @@ def test_on_a_processor_without_vnni(graphs: Path) -> None:
         assert plain < 0.995, f"{name}: nothing was cut off, so this shows nothing"
 
 
+def test_with_vnni_the_option_is_left_out_for_it_costs_half_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names, told in (((), True), (("avx2", "avx512f"), True), (("avx_vnni",), False), (("avx512_vnni",), False)):
+        monkeypatch.setattr(graph, "instruction_sets", lambda names=names: names)
+        try:
+            assert session_options().get_session_config_entry(ENTRY) == "1"
+        except RuntimeError:  # there is no such entry
+            assert not told, names
+        else:
+            assert told, names
+
+
+@pytest.mark.skipif(not {"avx_vnni", "avx512_vnni"} & set(instruction_sets()), reason="a processor without VNNI")
+def test_with_vnni_the_option_changes_no_bit(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, full in (("dynamic", "matmul"), ("QDQ", "conv"), ("QOperator", "conv")):
+        x = {"x": np.load(graphs / f"{full}.npy")}
+        with monkeypatch.context() as patch:
+            found = OnnxSession(graphs / f"{name}.onnx").run(x)["y"]
+            patch.setattr(graph, "instruction_sets", tuple)
+            np.testing.assert_array_equal(OnnxSession(graphs / f"{name}.onnx").run(x)["y"], found)
+
+
 def test_every_session_is_told(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "instruction_sets", tuple)
     assert session_options().get_session_config_entry(ENTRY) == "1"
-    graph = Bundle.open(tiny_bundle).graph("clip", "visual.onnx")
+    visual = Bundle.open(tiny_bundle).graph("clip", "visual.onnx")
     made = onnxruntime.InferenceSession
     told = []
 
@@ -128,7 +152,7 @@ def test_every_session_is_told(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     pixels = np.zeros((1, 3, 32, 32), np.float32)
     for fp16 in (False, True):
-        OnnxSession(graph, fp16=fp16).run({"pixel_values": pixels})
+        OnnxSession(visual, fp16=fp16).run({"pixel_values": pixels})
     assert told == ["1", "1"]
 
 
