@@ -44,7 +44,7 @@ def _extras(args: argparse.Namespace) -> str:
     """The extras with everything that a command needs."""
     if args.command == "engine":
         return "cpu,tensorrt"
-    if args.command == "clip" and args.onnx:  # which needs no PyTorch
+    if args.command in ("clip", "mllm") and args.onnx:  # which needs no PyTorch
         return "cpu,starter"
     return "cpu,export,starter"
 

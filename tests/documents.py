@@ -69,7 +69,10 @@ def with_own(text: str, own: Mapping[str, object]) -> str:
 def typed(language: str, text: str, folder: Path, **variables: str) -> str:
     """What a block prints that is run in a folder by a process of its own."""
     process = started(text, folder, language, **variables)
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, f"{text}\n{out[-2000:]}\n{err[-4000:]}"
     return out
 

@@ -25,6 +25,6 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
 
 
 def _failed(report: Report, config: pytest.Config) -> Report:
-    if report.skipped and config.getoption("no_skips"):
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("no_skips"):
         report.outcome, report.longrepr = "failed", f"{report.nodeid} must run here: {report.longrepr}"
     return report

@@ -87,7 +87,8 @@ def _make(model: Model, graphs: Path, folder: Path) -> None:
 def _write_graphs(model: Model, folder: Path) -> None:
     """The MLLM's graphs at fp32, and what lies beside them in a bundle."""
     from rar.export.mllm import compare, source
-    from rar.export.mllm.graphs import GRAPHS, export_graph
+    from rar.export.mllm.graphs import export_graph
+    from rar.export.mllm.model import GRAPHS
     from rar.export.mllm.prompt import prompt_settings
 
     write_llava(folder / "llava", model.tower, model.language_model)
@@ -105,7 +106,7 @@ def _write_graphs(model: Model, folder: Path) -> None:
 def _add_mllm(bundle: Path, graphs: Path, precision: Literal["fp32", "fp16"]) -> None:
     """Converts the graphs into a bundle. They are compared on the machine that is measured, so not here."""
     from rar.export.graphs.precisions import convert
-    from rar.export.mllm.graphs import GRAPHS
+    from rar.export.mllm.model import GRAPHS
 
     info: dict[str, Any] = json.loads((graphs / "info.json").read_text(encoding="utf-8"))
     with stage(bundle, "mllm") as staging:

@@ -154,6 +154,8 @@ def _open_ray(engine: RayData, bundle: str) -> Callable[[list[str]], Measured]:
                 first = len(marks)
         ray.shutdown()
         cluster.shutdown()
+        if not first:
+            raise RarError(f"{len(seen)} of {engine.actors} workers answered all pictures; give more --count")
         # At the end an actor may have nothing to do.
         return _between(marks, first - 1, len(marks) - engine.actors)
 

@@ -253,7 +253,7 @@ def _heads(source: Path, past: Sequence[onnx.ValueInfoProto]) -> tuple[int, int]
             "cache, decoder_model_merged, of a model whose layers are alike"
         )
     (shape,) = shapes
-    if len(shape) != 4 or shape[0] or shape[2] or not shape[1] or not shape[3]:
+    if len(shape) != 4 or shape[0] or shape[2] or min(shape[1] or 0, shape[3] or 0) < 1:
         raise ExportError(
             f"{source}: past_key_values are of shape {shown(shape)}; they must be [N, heads, N, width] with heads and "
             "width fixed"

@@ -43,7 +43,9 @@ class FileTokenizer:
         self.backend_tokenizer.no_truncation()
         self.backend_tokenizer.no_padding()
         settings = read_json(folder / "tokenizer_config.json")
-        self._names = {name: _content(settings.get(name)) for name in settings if name.endswith("_token")}
+        # A token that is null is not defined, as in transformers: a template would write None.
+        named = {name: _content(value) for name, value in settings.items() if name.endswith("_token")}
+        self._names = {name: token for name, token in named.items() if token is not None}
         self.bos_token, self.eos_token = self._names.get("bos_token"), self._names.get("eos_token")
         self.chat_template = _template(folder, settings)
 
@@ -87,7 +89,7 @@ def _environment() -> Any:
         raise ExportError(f"a chat template needs jinja2 ({error}); install it: pip install jinja2") from error
 
     class Environment(ImmutableSandboxedEnvironment):
-        """With no way to a number or a text of any size."""
+        """Without the short ways to a number or a text of any size; longer ones are left."""
 
         intercepted_binops = frozenset(["*", "**"])
 
@@ -121,8 +123,8 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     if found is None and (folder / "chat_template.json").exists():
         found = read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(found, list):  # several by name
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
+        named = [one.get("template") for one in found if isinstance(one, dict) and one.get("name") == "default"]
+        found = named[0] if named else None
     if found is not None and not isinstance(found, str):
         raise ExportError(f"{folder}: its chat template is no text; download tokenizer_config.json again")
     return found

@@ -76,7 +76,8 @@ def _ready(args: argparse.Namespace) -> None:
         )
     info = export_ready(args.onnx, args.out, args.variant)
     kinds = ", ".join(f"{name} {kind}" for name, kind in info["precision"].items())
-    told = "there are no fp32 graphs beside them to compare with" if args.variant else "taken as they are"
+    fewer = set(info["precision"].values()) != {"fp32"}
+    told = "there are no fp32 graphs beside them to compare with" if fewer else "taken as they are"
     if (logits := info["parity"]["logits"]) is not None:
         figures = ", ".join(f"{key} {value:.3g}" for key, value in logits.items() if key != "count")
         told = f"against {', '.join(dict.fromkeys(info['held_to'].values()))}: {figures}"

@@ -108,10 +108,12 @@ def _render(tokenizer: Any, placeholder: str) -> tuple[str, str]:
         try:
             prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
             answered = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": answer}], tokenize=False)
+        except ExportError:
+            raise
         except Exception as error:  # a template is a program and may raise anything
             problem = error
             continue
-        if instruction in prompt and placeholder in prompt:
+        if instruction in prompt and placeholder in prompt and question in prompt and question in answered:
             return prompt, answered
     raise ExportError(f"the chat template shows no picture beside a text ({problem}); give the model its own template")
 

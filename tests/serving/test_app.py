@@ -131,6 +131,8 @@ def test_what_the_document_shows(
                 break
             assert server.poll() is None, server.communicate()
             time.sleep(0.2)
+        else:
+            pytest.fail("the program that the document shows is not served after two minutes")
         asked = with_own(ask, {"http://127.0.0.1:8000/": address, "curl": "curl -sS --fail-with-body"})
         assert json.loads(typed("sh", asked, tmp_path))["label"] == "cat"
         typed("python", program.text, tmp_path, **cluster)

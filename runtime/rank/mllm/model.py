@@ -19,6 +19,7 @@ from .decoder import Decoder
 from .info import MllmInfo
 from .prompt import Prompt
 from .rows import RowDecoder
+from .tree import Positions
 
 Floats = npt.NDArray[np.float32]
 
@@ -73,6 +74,11 @@ class Mllm:
         self.decoder: Decoder | RowDecoder
         if info.attention == "tree":
             self.decoder = Decoder(embed, decoder, info.shape, self.prompt.positions, budget=budget)
+        elif self.prompt.positions != Positions():
+            raise BundleError(
+                f"{bundle.root}: the MLLM's decoder ({info.attention}) takes one position a token and lets none see a "
+                "later one, its prompt.json asks for more; export it again"
+            )
         else:
             self.decoder = RowDecoder(embed, decoder, info.shape, padded=info.attention == "rows")
 

@@ -7,6 +7,7 @@ with GroupQueryAttention takes them one after the other. `Decoder` needs one cal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -95,23 +96,29 @@ class RowDecoder:
         # A graph gives logits at one place at least.
         logits, stem = self._run([tree.segments[0].ids], head, picture, [root or [0]])
         found.update(zip((i for i, (segment, _) in enumerate(tree.places) if segment == 0), logits[0], strict=False))
-        for group in self._groups(tree, stem.length):
+        for group in self._groups(tree, stem.length, logits.shape[-1]):
             rows = [self._branch(tree, segment) for segment in group]
             asked = [[i for i, (at, _) in enumerate(tree.places) if at == segment] for segment in group]
             places = [
                 [len(row) - len(tree.segments[segment].ids) + tree.places[i][1] for i in one]
                 for row, segment, one in zip(rows, group, asked, strict=True)
             ]
-            logits, _ = self._run(rows, stem.rows([0] * len(rows)), _NO_PICTURES, places, keep=False)
+            before = stem if len(rows) == 1 else stem.rows([0] * len(rows))
+            logits, _ = self._run(rows, before, _NO_PICTURES, places, keep=False)
             for of_row, one in zip(logits, asked, strict=True):
                 found.update(zip(one, of_row, strict=False))
         return np.stack([found[i] for i in range(len(tree.places))])
 
-    def _groups(self, tree: Tree, before: int) -> Iterator[list[int]]:
-        """The segments after the root whose logits are asked for, as many in one call as the caches' memory allows."""
+    def _groups(self, tree: Tree, before: int, vocabulary: int) -> Iterator[list[int]]:
+        """The segments after the root whose logits are asked for, as many in one call as memory allows.
+
+        Each has a copy of the cache, and logits float32 for as many places as the one with most.
+        """
         segments = sorted({segment for segment, _ in tree.places} - {0})
         longest = before + max((len(self._branch(tree, segment)) for segment in segments), default=0)
-        most = max(1, CACHE_BYTES // (self._shape.token_bytes * longest)) if self._padded else 1
+        asked = max(Counter(segment for segment, _ in tree.places).values(), default=1)
+        a_row = max(self._shape.token_bytes * longest, 4 * vocabulary * asked)
+        most = max(1, CACHE_BYTES // a_row) if self._padded else 1
         for start in range(0, len(segments), most):
             yield segments[start : start + most]
 

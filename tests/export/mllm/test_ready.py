@@ -489,20 +489,35 @@ def test_graphs_are_taken_as_they_are(folder: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "template",
+    ("template", "why"),
     [
-        "{{ 'a' * 10**9 }}",
-        "{{ 9 ** 9 ** 9 }}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}0123456789{% endfor %}{% endfor %}",
-        "{{ messages.__class__.__mro__ }}",
-        "{{ messages.append(1) }}",
-        "{% include 'secret' %}",
+        ("{{ 'a' * 10**9 }}", "multiplies texts or raises to a power"),
+        ("{{ 9 ** 9 ** 9 }}", "multiplies texts or raises to a power"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}0123456789{% endfor %}{% endfor %}", "never ends"),
+        ("{{ messages.__class__.__mro__ }}", "unsafe"),
+        ("{{ messages.append(1) }}", "not safely callable|unsafe"),
+        ("{% include 'secret' %}", "no loader"),
     ],
 )
-def test_a_template_cannot_leave_its_box(template: str, folder: Path) -> None:
+def test_a_template_cannot_leave_its_box(template: str, why: str, folder: Path) -> None:
     rewrite("tokenizer_config.json", chat_template=template)(folder)
-    with pytest.raises(ExportError, match="chat template"):
+    with pytest.raises(Exception, match=why):
+        FileTokenizer(folder).apply_chat_template([{"role": "user", "content": "a"}])
+    with pytest.raises(ExportError):
         read_folder(folder)
+
+
+def test_a_token_that_is_null_is_not_written(folder: Path) -> None:
+    template = "{{ bos_token }}{% if bos_token is defined %}there{% endif %}{{ messages[0].content }}"
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template, "bos_token": None}))
+    assert FileTokenizer(folder).apply_chat_template([{"role": "user", "content": "a"}]) == "a"
+
+
+def test_a_token_that_ends_answers_must_be_one_of_the_decoders(folder: Path, tmp_path: Path) -> None:
+    rewrite("generation_config.json", eos_token_id=1_000_000)(folder)
+    with pytest.raises(ExportError, match="names token 1000000"):
+        export_ready(folder, tmp_path / "out", None)
 
 
 def test_chat_templates_are_found_where_hubs_have_them(folder: Path) -> None:
@@ -516,3 +531,13 @@ def test_chat_templates_are_found_where_hubs_have_them(folder: Path) -> None:
     assert FileTokenizer(folder).chat_template == template
     (folder / "chat_template.jinja").write_text("other")
     assert FileTokenizer(folder).chat_template == "other"
+
+
+@pytest.mark.parametrize("settings", [{"do_pad": True}, {"image_processor_type": "FastVLMImageProcessor"}], ids=str)
+def test_pictures_that_are_padded_to_squares_are_not_cut(
+    settings: dict[str, Any], make: Callable[..., Made], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(make("fastvlm").folder, tmp_path / "model"))
+    rewrite("preprocessor_config.json", **settings)(folder)
+    with pytest.raises(ExportError, match="pads pictures to squares"):
+        read_folder(folder)
