@@ -160,6 +160,9 @@ def save_starter(merged: bool, folder: Path) -> None:
     if merged:
         merge(mllm, ADAPTER)
     reference: Any = mllm.reference
+    # They are floats again, but transformers 5 takes them for what was read, which it cannot write.
+    reference.hf_quantizer = None
+    vars(reference.config).pop("quantization_config", None)
     reference.save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(tokenizer_object=mllm.tokenizer).save_pretrained(folder)
     save_file(dict(mllm.vision.state_dict()), folder / _PROJECTOR)
