@@ -48,7 +48,7 @@ def prepare_openvino(kind: Kind, terms: Terms) -> None:
         raise RarError(f"the bundle's encoder is at {precision}, not int8")
     settings: dict[str, Any] = {"encoder": bundle.component("clip").fingerprint}
     made(terms.folder / _OPENVINO, settings, partial(_convert, terms))
-    settings |= {"pictures": [str(picture) for picture in terms.pictures]}
+    settings |= {"pictures": [str(picture) for picture in terms.pictures], "cosine": LEAST_COSINE}
     made(terms.folder / f"{_OPENVINO}-{kind}", settings, partial(_compare, kind, terms))
 
 
