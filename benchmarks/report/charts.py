@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, isfinite, log10
 
 _WIDTH = 720
 _COLOURS = 7
-_ROW = 26
-_LABEL = 190
+# A bar, and its name above it.
+_ROW, _NAME = 44, 18
+# Room for the number behind a bar.
+_NUMBER = 150
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar with what it may be: the quartiles, or a standard error.
+
+    Attributes:
+        name: What it is of.
+        value: Its length.
+        low: The least it may be.
+        high: The most.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def whiskers(rows: Sequence[Bar], unit: str) -> str:
+    """Horizontal bars from zero, each with a line from its low to its high; ours in another colour than the others."""
+    scale = (_WIDTH - _NUMBER) / (max((max(row.value, row.high) for row in rows), default=0.0) or 1)
+    parts = []
+    for line, row in enumerate(rows):
+        y = line * _ROW
+        colour = "s0" if row.name.startswith(("rar,", "k=")) else "s6"
+        low, high = (scale * max(0.0, value) for value in (row.low, row.high))
+        parts.append(
+            _named(row.name, y, 0.0, scale * row.value, colour)
+            + f'<line class="axis" x1="{low:.1f}" x2="{high:.1f}" y1="{y + 30}" y2="{y + 30}"/>'
+            + f'<text x="{max(high, scale * row.value) + 6:.1f}" y="{y + 35}">{number(row.value)} {escape(unit)}</text>'
+        )
+    return _svg(len(rows) * _ROW + 4, parts, ", ".join(f"{row.name} {number(row.value)} {unit}" for row in rows))
+
+
+def _named(name: str, y: int, left: float, width: float, colour: str) -> str:
+    return (
+        f'<text x="0" y="{y + 14}">{escape(_short(name, 56))}</text>'
+        f'<rect x="{left:.1f}" y="{y + _NAME + 2}" width="{max(1.0, width):.1f}" height="{_ROW - _NAME - 4}" '
+        f'style="fill:var(--{colour})"/>'
+    )
 
 
 def bars(rows: Sequence[tuple[str, float]], unit: str, *, waterfall: bool = False) -> str:
@@ -21,19 +65,17 @@ def bars(rows: Sequence[tuple[str, float]], unit: str, *, waterfall: bool = Fals
         waterfall: Whether each begins where the last ended; a line for the total is added.
     """
     total = sum(value for _, value in rows) if waterfall else max((value for _, value in rows), default=0.0)
-    scale = (_WIDTH - _LABEL - 110) / (total or 1)
+    scale = (_WIDTH - _NUMBER) / (total or 1)
     shown = [*rows, ("sum", total)] if waterfall else list(rows)
     parts, before = [], 0.0
     for line, (name, value) in enumerate(shown):
         last = waterfall and line == len(rows)
-        left = _LABEL + scale * (0.0 if last or not waterfall else before)
+        left = scale * (0.0 if last or not waterfall else before)
         colour = "s6" if last else f"s{line % (_COLOURS - 1)}" if waterfall else "s0"
         y = line * _ROW
         parts.append(
-            f'<text x="{_LABEL - 8}" y="{y + 17}" text-anchor="end">{escape(_short(name))}</text>'
-            f'<rect x="{left:.1f}" y="{y + 4}" width="{max(1.0, scale * value):.1f}" height="{_ROW - 8}" '
-            f'style="fill:var(--{colour})"/>'
-            f'<text x="{left + scale * value + 6:.1f}" y="{y + 17}">{number(value)} {escape(unit)}</text>'
+            _named(name, y, left, scale * value, colour)
+            + f'<text x="{left + scale * value + 6:.1f}" y="{y + 35}">{number(value)} {escape(unit)}</text>'
         )
         before += value
     return _svg(len(shown) * _ROW + 4, parts, ", ".join(f"{name} {number(value)} {unit}" for name, value in shown))

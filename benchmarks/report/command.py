@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rar.export.page.document import Block, Section, Table, Text, to_html, to_markdown
 from rar.runtime.bundle.files import atomic_file
@@ -21,6 +21,14 @@ from rar.runtime.errors import InputError
 from ..record import read
 from . import accuracy, latency, others
 from .changes import changes
+from .glance import glance
+
+# Sections that a reader sees without opening them, after what comes first.
+_SHOWN = (
+    *("Where the time goes", "Speed of ranking", "Memory:", "Accuracy by pictures a class", "Added classes"),
+    *("Open set", "Detection", "Picture preparation"),
+)
+Told = TypeVar("Told")
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
@@ -60,10 +68,16 @@ def run(args: argparse.Namespace) -> int:
     pictures = Path(args.pictures) if args.pictures else None
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"{pictures}: no such folder; check --pictures")
-    sections = [_files(files), *_missing(files), *_comparison(files, older)]
+    seen = [block for file in files for block in _told(file, partial(glance, file.path.name, file.result))]
+    first = [Section("At a glance", seen)] if seen else []
+    first += [*_missing(files), *_comparison(files, older)]
+    rest = [_files(files)]
     for file in files:
-        sections += _sections(file, pictures)
-    sections.append(_commands(files))
+        for section in _sections(file, pictures):
+            (first if section.title.startswith(_SHOWN) else rest).append(section)
+    rest.append(_commands(files))
+    # Where nothing comes first there is nothing to hide.
+    sections = [*first, *(replace(section, folded=bool(first)) for section in rest)]
     for path, text in ((args.out, to_html(args.title, sections)), (args.markdown, to_markdown(args.title, sections))):
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +101,18 @@ def _sections(file: File, pictures: Path | None) -> list[Section]:
         "all": others.parts,
     }
     tell = known.get(file.benchmark, partial(others.generic, file.benchmark))
+    sections = _told(file, lambda: tell(file.result))
+    return [Section(f"{one.title} ({file.path.stem})", one.blocks) for one in sections]
+
+
+def _told(file: File, tell: Callable[[], list[Told]]) -> list[Told]:
+    """What a file tells.
+
+    Raises:
+        InputError: It is not laid out as this release writes it.
+    """
     try:
-        sections = tell(file.result)
+        return tell()
     except InputError:
         raise
     except _MALFORMED as error:
@@ -96,7 +120,6 @@ def _sections(file: File, pictures: Path | None) -> list[Section]:
             f"{file.path}: is not laid out as `rar-bench {file.benchmark}` of this release writes it ({error!r}); "
             "measure again"
         ) from error
-    return [Section(f"{one.title} ({file.path.stem})", one.blocks) for one in sections]
 
 
 def _files(files: Sequence[File]) -> Section:

@@ -66,20 +66,24 @@ Block: TypeAlias = "Text | Table | Chart | Thumbnails"
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its blocks."""
+    """A heading with its blocks.
+
+    Attributes:
+        title: The heading.
+        blocks: What stands below it.
+        folded: Whether a page shows the heading only until it is opened, and Markdown leaves all of it out.
+    """
 
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
 
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
     """The parts as one HTML page, with its style and charts inside."""
     style = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
     entries = "".join(f'<li><a href="#s{i}">{escape(one.title)}</a></li>' for i, one in enumerate(sections))
-    body = "".join(
-        f'<section id="s{i}"><h2>{escape(one.title)}</h2>{"".join(map(_html, one.blocks))}</section>\n'
-        for i, one in enumerate(sections)
-    )
+    body = "".join(_section(f"s{i}", one) for i, one in enumerate(sections))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" '
@@ -87,17 +91,28 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n<nav><ul>{entries}</ul></nav>\n{body}</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+        f"<nav><details><summary>Contents</summary><ul>{entries}</ul></details></nav>\n{body}</main>\n</body>\n</html>\n"
     )
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The parts as Markdown, without charts and pictures."""
+    """The parts that are not folded as Markdown, without charts and pictures."""
     parts = [f"# {_plain(title)}"]
     for section in sections:
+        if section.folded:
+            continue
         parts.append(f"## {_plain(section.title)}")
         parts += [_markdown(block) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(name: str, section: Section) -> str:
+    heading, blocks = f"<h2>{escape(section.title)}</h2>", "".join(map(_html, section.blocks))
+    if section.folded:
+        blocks = f"<details><summary>{heading}</summary>{blocks}</details>"
+        return f'<section class="folded" id="{name}">{blocks}</section>\n'
+    return f'<section id="{name}">{heading}{blocks}</section>\n'
 
 
 def _html(block: Block) -> str:
@@ -115,8 +130,15 @@ def _html(block: Block) -> str:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    names = [escape(name) for name in table.head]
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    # On a narrow screen a row becomes a list, whose items say which column they are of.
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td data-head="{name}">{escape(cell)}</td>' for name, cell in zip(names, row, strict=True))
+        + "</tr>"
+        for row in table.rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 

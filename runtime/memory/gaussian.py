@@ -120,7 +120,7 @@ class Learned:
     covariance: Covariance
 
 
-def learn(vectors: Halfs, labels: Labels, classes: int) -> Learned | None:
+def learn(vectors: Halfs, labels: Labels, classes: int, free: float = 1.0) -> Learned | None:
     """Reads the pictures twice, block by block, and learns the common distribution and the means.
 
     Holds the classes' sums and two d x d matrices, whatever the number of pictures.
@@ -129,6 +129,7 @@ def learn(vectors: Halfs, labels: Labels, classes: int) -> Learned | None:
         vectors: float16 [n, d], L2-normalised; may be mapped.
         labels: int32 [n], 0 to classes - 1; -1 for removed entries.
         classes: How many there are.
+        free: Pictures a class beyond the first, on average, from which on the covariance is that within the classes.
 
     Returns:
         None if there are no pictures.
@@ -144,16 +145,16 @@ def learn(vectors: Halfs, labels: Labels, classes: int) -> Learned | None:
     rounded = means.astype(np.float32)
     count, groups = len(kept), int(there.sum())
     covariance: Covariance = "total"
-    spread, free = None, count - groups
-    if free >= groups:
+    spread, beyond = None, count - groups
+    if beyond >= free * groups:
         spread = _Spread.of((block - rounded[owners] for block, owners in _blocks(vectors, labels, kept)), count)
         covariance = "within"
     if spread is None or not spread.varies(count):
         mean = (sums.sum(0) / count).astype(np.float32)
         spread = _Spread.of((block - mean for block, _ in _blocks(vectors, labels, kept)), count)
-        covariance, free = "total", count - 1
+        covariance, beyond = "total", count - 1
     factor, floor, trace = spread.precision(count)
-    gaussian = Gaussian(centre.astype(np.float32), factor, floor, trace * count / max(1, free))
+    gaussian = Gaussian(centre.astype(np.float32), factor, floor, trace * count / max(1, beyond))
     return Learned(gaussian, rounded, counts, covariance)
 
 

@@ -30,6 +30,8 @@ _PICTURES = 8192
 # Classes that the nearest neighbours propose for each; the discriminant chooses among them.
 _POOL = 20
 _TURNS = 12
+# The half has fewer pictures a class, and is to be measured with the same covariance all the same.
+_FREE = 0.5
 # One class in so many is left out to be strange to it, where there are as many.
 _STRANGE = 8
 # A picture's cosines times this are log-probabilities of its classes, where nothing was measured: the best on Grocery
@@ -83,19 +85,18 @@ def measure(vectors: Halfs, labels: Labels, learned: Learned) -> Measured:
     scale = _scale(pictures, class_of, classes, learned.covariance)
     lean = _LEAN if learned.covariance == "total" else 0.0
     asked = _cut(pictures.astype(np.float32), class_of)
-    half = learn(pictures[~asked], class_of[~asked], classes)
+    half = learn(pictures[~asked], class_of[~asked], classes, _FREE if learned.covariance == "within" else 1.0)
     if half is None or not asked.any() or classes < 2:
         return Measured(scale, _COSINES, lean)
-    alike = half.covariance == learned.covariance
-    gaussian = (half if alike else learned).gaussian
-    weights, bias = gaussian.planes(half.means, half.counts)
+    if half.covariance != learned.covariance:
+        # Half of the pictures are too few for the same covariance. That of all was fitted on those that would be asked.
+        return Measured(scale, _COSINES, lean)
+    weights, bias = half.gaussian.planes(half.means, half.counts)
     queries, truth = pictures[asked].astype(np.float32), class_of[asked]
     similarities = nearest_of_classes(queries, pictures[~asked].astype(np.float32), class_of[~asked], classes)
     logits = queries @ weights.T + bias
-    angles = gaussian.cosines(queries, half.means, weights)
+    angles = half.gaussian.cosines(queries, half.means, weights)
     strangers = _strangers(similarities, half.gaussian.distances(queries), logits, angles, truth, scale)
-    if not alike:
-        return Measured(scale, _COSINES, lean, strangers=strangers)
     proposed, logits = _pool(similarities, logits)
     right = proposed == truth[:, None]
     similar = np.take_along_axis(similarities, proposed, axis=1)

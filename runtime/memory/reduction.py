@@ -97,7 +97,7 @@ class Reduction:
         """
         try:
             file = load_npz(path)
-            mean, components = file["mean"], file["components"]
+            mean, components = file["mean"], np.ascontiguousarray(file["components"])
             kept, radius, scale = (float(file[name]) for name in ("kept", "radius", "scale"))
         except DAMAGED as error:
             raise BundleError(f"{path}: not a reduction ({error}); build the memory again") from error

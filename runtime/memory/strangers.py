@@ -44,7 +44,7 @@ POOL = 20
 # Share of the pictures of known classes that may be refused, where nothing else is asked for.
 RATE = 0.05
 # What the fit needs, in words for an error.
-NEEDS = "that takes pictures of two classes or more, and of one of them two that differ"
+NEEDS = "that takes pictures of two classes or more, three a class on average, that differ"
 
 # Traits: the best similarity and the distance from the middle, then what the regression looks at.
 _PLACE = 2

@@ -130,7 +130,9 @@ class TestBadInput:
             own.recognize(strange, unknown="reject")
 
     @pytest.mark.parametrize(
-        "few", [["cat"] * 3, ["cat", "coffee", "rocket"]], ids=["one class", "one picture a class"]
+        "few",
+        [["cat"] * 3, ["cat", "coffee", "rocket"], [*["cat"] * 2, *["coffee"] * 2, *["rocket"] * 2]],
+        ids=["one class", "one picture a class", "two pictures a class"],
     )
     def test_pictures_that_do_not_tell(
         self,

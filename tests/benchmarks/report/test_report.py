@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from edge.fetch import AbsentError
 from PIL import Image
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.report.charts import bars, lines, number
+from rar.benchmarks.report.charts import Bar, bars, lines, number, whiskers
 from rar.export.page.thumbnail import thumbnail
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks/results"
@@ -27,6 +28,7 @@ SHARE = {"percent": 60.0, "standard_error": 2.0, "count": 600}
 ENVIRONMENT = {
     "date": "2026-11-21", "cpu": "AMD EPYC", "instruction_sets": ["fma", "avx2"], "cores": 2, "threads": 2,
 }  # fmt: skip
+WIDTHS = (390, 800, 1280)
 VOID = {"meta", "img", "circle", "line", "rect", "polyline", "br"}
 
 
@@ -179,11 +181,15 @@ def test_a_label_is_only_ever_text(both: tuple[str, str]) -> None:
     assert HOSTILE in Page(html).cells
 
 
-def test_markdown_has_every_figure_of_the_page(both: tuple[str, str]) -> None:
+def test_markdown_has_every_figure_that_the_page_shows_unopened(both: tuple[str, str]) -> None:
     html, markdown = both
     plain = markdown.replace("\\", "").replace("&lt;", "<").replace("&amp;", "&")
-    cells = [" ".join(cell.split()) for cell in Page(html).cells]
-    assert len(cells) > 500
+    first, folded = html.split('<section class="folded"')[0], html.split('<section class="folded"')[1:]
+    assert len(folded) > 5
+    assert "<h2>How it was measured</h2>" in folded[-1]
+    cells = [" ".join(cell.split()) for cell in re.findall(r"<t[dh][^>]*>([^<]*)<", first)]
+    cells = [unescape(cell) for cell in cells]
+    assert len(cells) > 100
     assert not [cell for cell in cells if cell not in plain]
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     for head, rule in pairwise(tables):
@@ -195,13 +201,40 @@ def test_markdown_has_every_figure_of_the_page(both: tuple[str, str]) -> None:
     "told",
     [
         "missing: torch-eager, retrieve, server, blocks 0 (latency.json)",
-        "<td>p99_ms: too short, 9 of 200</td>", "not installed: pip install it",
+        ">p99_ms: too short, 9 of 200</td>", "not installed: pip install it",
         "98.0 % of the end-to-end time", "42.5", "CLIP+KNN", "+2.5", "Classes taken for each other", "33.2",
         "queries/s, one at a time", "9,000", "at most 300 us", "pictures a second by batch",
     ],
 )  # fmt: skip
 def test_what_was_measured_stands_in_it(both: tuple[str, str], told: str) -> None:
     assert told in both[0]
+
+
+def test_it_begins_with_what_a_buyer_asks_and_each_stack_is_a_bar_with_its_quartiles(tmp_path: Path) -> None:
+    made = latency()
+    made["results"] += [
+        row(stack, scenario, figures={figure: {**SPREAD, "median": value}})
+        for stack, value in (("rar", 10.0), ("torch-best", 10.5))
+        for scenario, figure in (("single stream", "p99_ms"), ("cold start", "resident_bytes"))
+    ]
+    made["results"].append(row("torch-best", "offline", figures={"pictures_per_second": SPREAD}))
+    html, markdown = report(tmp_path, *write(tmp_path, latency=made, accuracy=accuracy()))
+    first = html.split("<section")[1]
+    assert "<h2>At a glance</h2>" in first
+    asked = re.findall(r"<figcaption>(How [^:]*)", first)
+    assert asked == ["How fast", "How late", "How much memory", "How right"]
+    assert "2 x AMD EPYC, avx2, 2026-11-21" in first
+    assert "| torch-best, retrieve | 10.5 | 9 | 11 |" in markdown
+
+
+def test_a_bars_line_goes_from_its_low_to_its_high() -> None:
+    svg = whiskers([Bar("rar, a", 50.0, 40.0, 100.0), Bar(HOSTILE, 25.0, 20.0, 30.0)], "ms")
+    assert "<script" not in svg
+    (ours, theirs) = (float(width) for width in re.findall(r'<rect x="0.0" y="\d+" width="([\d.]+)"', svg))
+    lines_drawn = [tuple(map(float, pair)) for pair in re.findall(r'x1="([\d.]+)" x2="([\d.]+)"', svg)]
+    assert theirs == pytest.approx(ours / 2, abs=0.1)
+    assert lines_drawn[0] == pytest.approx((0.8 * ours, 2 * ours), abs=0.2)
+    assert whiskers([], "ms").startswith("<svg")
 
 
 def test_pictures_are_shown_when_asked_for_and_from_their_folder_only(tmp_path: Path) -> None:
@@ -284,9 +317,15 @@ def test_in_a_browser_it_follows_the_colour_scheme_and_fits_a_phone(both: tuple[
     except AbsentError as error:
         pytest.skip(f"no Chromium: {error}")
     (tmp_path / "r.html").write_text(both[0])
+    # Everything is opened; what is wider than its box is cut.
     (tmp_path / "frame.html").write_text(
-        "<iframe src=r.html width=390 height=800 style='border:0'></iframe><pre id=told></pre><script>"
-        "onload = () => { const page = frames[0].document; told.textContent = [page.documentElement.scrollWidth,"
+        "".join(f"<iframe src=r.html width={width} height=800 style='border:0'></iframe>" for width in WIDTHS)
+        + "<pre id=told></pre><script>onload = () => {"
+        "const all = Array.from({length: frames.length}, (_, i) => { const page = frames[i].document;"
+        "page.querySelectorAll('details').forEach(one => one.open = true);"
+        "const boxes = [page.documentElement, ...page.querySelectorAll('.scroll, td, th')];"
+        "return boxes.filter(one => one.scrollWidth > one.clientWidth + 1).length });"
+        "const page = frames[0].document; told.textContent = [all.join(','),"
         "frames[0].getComputedStyle(page.body).backgroundColor, page.querySelectorAll('svg').length].join(';') }"
         "</script>"
     )
@@ -298,9 +337,9 @@ def test_in_a_browser_it_follows_the_colour_scheme_and_fits_a_phone(both: tuple[
              f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()],
             capture_output=True, text=True, check=True, timeout=300, env={**os.environ, **browser.environment},
         )  # fmt: skip
-        found = re.search(r"<pre[^>]*>(\d+);([^;]*);(\d+)</pre>", done.stdout)
+        found = re.search(r"<pre[^>]*>([\d,]+);([^;]*);(\d+)</pre>", done.stdout)
         assert found, done.stdout[-500:]
-        assert int(found[1]) <= 390
+        assert found[1] == "0,0,0", f"cut at {WIDTHS}"
         assert int(found[3]) >= 8
         told[scheme] = found[2]
     assert told == {0: "rgb(20, 23, 26)", 1: "rgb(255, 255, 255)"}
