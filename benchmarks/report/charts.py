@@ -154,7 +154,7 @@ def _svg(height: int, parts: Sequence[str], told: str) -> str:
     )
 
 
-def _short(text: str, most: int = 28) -> str:
+def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -11,15 +11,15 @@ from .charts import Bar, number, whiskers
 
 Result = Mapping[str, Any]
 
-# Scenario and figures of `rar-bench latency`, the next where the first is not there for two; what
-# they answer, the unit, and what they are divided by.
+# Scenario and figures of `rar-bench latency`, the next where the first is not there for two; what they answer, the
+# unit, and what they are divided by.
 _QUESTIONS = (
     ("offline", ("pictures_per_second",), "How fast: pictures a second, all at once", "/s", 1.0),
     ("single stream", ("p99_ms", "p90_ms"), "How late: {}, one picture at a time", "ms", 1.0),
     ("cold start", ("resident_bytes",), "How much memory: after the first picture", "MB", 1e6),
 )
-_CALLED = {"p99_ms": "p99", "p90_ms": "p90"}
-_SHORTEST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "neon", "dotprod", "i8mm")
+# Instruction sets that speed hangs on.
+_SETS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "neon", "dotprod", "i8mm")
 
 
 def glance(name: str, result: Result) -> list[Block]:
@@ -37,7 +37,7 @@ def machine(result: Result) -> str:
     """The machine of a result file, and those of its instruction sets that speed hangs on."""
     environment = result["environment"]
     told = environment.get("instruction_sets")  # older files tell none
-    sets = [name for name in _SHORTEST if name in told] if isinstance(told, list) else []
+    sets = [name for name in _SETS if name in told] if isinstance(told, list) else []
     cores, cpu, date = (environment.get(name, "-") for name in ("cores", "cpu", "date"))
     return f"{cores} x {cpu}, {' '.join(sets) or 'instruction sets not told'}, {date}"
 
@@ -52,7 +52,7 @@ def _latency(result: Result) -> list[Block]:
                 if row["scenario"] == scenario and (spread := row["figures"].get(figure)) is not None
             ]
             if len(rows) > 1:
-                charts.append(_chart(title.format(_CALLED.get(figure)), rows, unit))
+                charts.append(_chart(title.format(figure.removesuffix("_ms")), rows, unit))
                 break
     return charts
 

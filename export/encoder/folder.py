@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ExportError(f"{path}: must hold an object; download it again")
     return value
+
+
+def read_config(path: Path, kinds: Collection[str], graph: str) -> tuple[dict[str, Any], str]:
+    """A folder's `config.json`, and the model_type that it names.
+
+    Args:
+        path: The folder.
+        kinds: The model types that are supported.
+        graph: A graph that such folders hold, for messages.
+
+    Raises:
+        ExportError: There is no such folder or file, or it is of another kind.
+    """
+    if not path.is_dir():
+        raise ExportError(f"{path}: is no folder; give one with config.json and onnx/{graph}.onnx")
+    config = read_json(path / "config.json")
+    kind = str(config.get("model_type"))
+    if kind not in kinds:
+        raise ExportError(f"{path}: is a {kind[:40]} model; supported as ready-made ONNX are {', '.join(kinds)}")
+    return config, kind
 
 
 def read_settings(path: Path, more: Mapping[str, Any] | None = None) -> Preprocess:

@@ -37,7 +37,7 @@ from ..graphs.variants import VARIANTS
 from ..pictures.photos import checked_photos
 from . import parity
 from .export import check_new, halves, texts, views
-from .folder import read_json, read_settings, read_tokenizer
+from .folder import read_config, read_json, read_settings, read_tokenizer
 from .model import TEMPLATES
 
 if TYPE_CHECKING:
@@ -112,12 +112,7 @@ def read_folder(path: str | os.PathLike[str]) -> Folder:
         ExportError: One is missing, too large or no JSON, or says what the runtime does not support.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise ExportError(f"{path}: is no folder; give one with config.json and onnx/vision_model.onnx")
-    config = read_json(path / "config.json")
-    kind = str(config.get("model_type"))
-    if kind not in _KINDS:
-        raise ExportError(f"{path}: is a {kind[:40]} model; supported as ready-made ONNX are {', '.join(_KINDS)}")
+    config, kind = read_config(path, _KINDS, "vision_model")
     told = config.get("text_config")
     length = told.get("max_position_embeddings", _KINDS[kind].length) if isinstance(told, dict) else _KINDS[kind].length
     if type(length) is not int or not 2 <= length <= 1 << 16:

@@ -36,7 +36,7 @@ from rar.runtime.rank.mllm.tree import PICTURE, Segment, Tree
 from rar.runtime.session import OnnxSession, Session
 from rar.runtime.session.checks import LIMITS, Run, narrowed, sampled
 
-from ..encoder.folder import read_json, read_settings
+from ..encoder.folder import read_config, read_json, read_settings
 from ..graphs.checks import store_runs
 from ..graphs.variants import VARIANTS
 from ..pictures.photos import checked_photos, package_photos
@@ -145,12 +145,7 @@ def read_folder(path: str | os.PathLike[str]) -> Folder:
         ExportError: One is missing, too large or no JSON, or says what the runtime does not support.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise ExportError(f"{path}: is no folder; give one with config.json and onnx/decoder_model_merged.onnx")
-    config = read_json(path / "config.json")
-    kind = str(config.get("model_type"))
-    if kind not in _FAMILIES:
-        raise ExportError(f"{path}: is a {kind[:40]} model; supported as ready-made ONNX are {', '.join(_FAMILIES)}")
+    config, kind = read_config(path, _FAMILIES, _FILES["decoder"])
     family = _FAMILIES[kind]
     tokenizer = FileTokenizer(path)
     image_token, placeholder = _image_token(path, config, tokenizer)

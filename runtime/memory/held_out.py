@@ -86,10 +86,8 @@ def measure(vectors: Halfs, labels: Labels, learned: Learned) -> Measured:
     lean = _LEAN if learned.covariance == "total" else 0.0
     asked = _cut(pictures.astype(np.float32), class_of)
     half = learn(pictures[~asked], class_of[~asked], classes, _FREE if learned.covariance == "within" else 1.0)
-    if half is None or not asked.any() or classes < 2:
-        return Measured(scale, _COSINES, lean)
-    if half.covariance != learned.covariance:
-        # Half of the pictures are too few for the same covariance. That of all was fitted on those that would be asked.
+    # Half of the pictures may be too few for the same covariance; that of all was fitted on those that would be asked.
+    if half is None or half.covariance != learned.covariance or not asked.any() or classes < 2:
         return Measured(scale, _COSINES, lean)
     weights, bias = half.gaussian.planes(half.means, half.counts)
     queries, truth = pictures[asked].astype(np.float32), class_of[asked]

@@ -33,9 +33,9 @@ _NO_MEMORY = (
     "bad_alloc",
     "bad allocation",
 )
+_DEVICE_FAILED = ("CUDA failure", "CUDA error", "CUBLAS", "CUDNN", "no kernel image", "TensorRT EP")
 # Instruction sets whose products of uint8 and int8 are summed in 32 bits.
 _VNNI = ("avx_vnni", "avx512_vnni")
-_DEVICE_FAILED = ("CUDA failure", "CUDA error", "CUBLAS", "CUDNN", "no kernel image", "TensorRT EP")
 
 
 class OnnxSession:

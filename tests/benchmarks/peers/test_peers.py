@@ -19,12 +19,8 @@ from rar.runtime.stages import recorded
 
 
 @pytest.fixture
-def terms(
-    openclip_pictures: Path, tiny_openclip: tuple[Path, Path], class_pictures: list[Path], tmp_path: Path
-) -> Terms:
-    encoder = ("open_clip", *map(str, tiny_openclip))
-    terms = stacks.terms_of(Bundle.open(openclip_pictures), tmp_path, k=3, threads=1, encoder=encoder)
-    return replace(terms, pictures=tuple(class_pictures[:2]))
+def terms(openclip_terms: Terms, class_pictures: list[Path]) -> Terms:
+    return replace(openclip_terms, pictures=tuple(class_pictures[:2]))
 
 
 @pytest.mark.parametrize(

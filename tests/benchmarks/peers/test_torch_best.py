@@ -21,13 +21,9 @@ pytestmark = pytest.mark.usefixtures("pytorch")
 
 
 @pytest.fixture
-def terms(
-    openclip_pictures: Path, tiny_openclip: tuple[Path, Path], class_pictures: list[Path], tmp_path: Path
-) -> Terms:
-    encoder = ("open_clip", *map(str, tiny_openclip))
-    terms = stacks.terms_of(Bundle.open(openclip_pictures), tmp_path, k=3, threads=1, encoder=encoder)
-    stacks.prepare(terms, [])
-    return replace(terms, pictures=tuple(class_pictures[:3]))
+def terms(openclip_terms: Terms, class_pictures: list[Path]) -> Terms:
+    stacks.prepare(openclip_terms, [])
+    return replace(openclip_terms, pictures=tuple(class_pictures[:3]))
 
 
 def at_fp32(*names: str) -> tuple[Recipe, ...]:
