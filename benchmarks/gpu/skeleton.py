@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rar.runtime.bundle.files import DAMAGED, sha256, write_json
+from rar.runtime.bundle.arrays import load_npz
+from rar.runtime.bundle.files import sha256, write_json
 from rar.runtime.bundle.manifest import MANIFEST
 from rar.runtime.errors import InputError
 
@@ -60,9 +61,8 @@ def fill(skeleton: Path, out: Path) -> None:
     try:
         drawn = json.loads((skeleton / WEIGHTS).read_text(encoding="utf-8"))
         manifest = json.loads((skeleton / MANIFEST).read_text(encoding="utf-8"))
-        with np.load(skeleton / KEPT, allow_pickle=False) as stored:
-            kept = {name: stored[name] for name in stored.files}
-    except DAMAGED as error:
+        kept = load_npz(skeleton / KEPT)
+    except (OSError, ValueError) as error:
         raise InputError(f"{skeleton}: holds no models without weights ({error}); make them by --prepare") from error
     shutil.copytree(skeleton, out, ignore=shutil.ignore_patterns(WEIGHTS, KEPT), dirs_exist_ok=True)
     for graph, tensors in drawn.items():

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rar.runtime.bundle.arrays import map_npy
 from rar.runtime.errors import InputError
 
 from .embeddings import BLOCK, Block, Embeddings, check_numbers
@@ -80,8 +81,8 @@ def read_clip_retrieval(folder: Path, label_column: str | None = None) -> Embedd
     for array, table in zip(arrays, tables, strict=True):
         _check_columns(table, _schema(table), None, label)
         try:
-            vectors = np.load(array, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            vectors = map_npy(array)
+        except (OSError, ValueError) as error:
             raise InputError(f"{array}: not a .npy of numbers ({error}); copy it again") from error
         check_numbers(vectors.dtype, str(array))
         rows = _rows(table)

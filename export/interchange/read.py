@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rar.runtime.bundle.files import DAMAGED
+from rar.runtime.bundle.arrays import map_npy
 from rar.runtime.errors import InputError
 
 from ..pictures.rows import read_text
@@ -56,17 +52,11 @@ def read_embeddings(
         from . import faiss_index
 
         return faiss_index.read_faiss(path, names)
-    return Embeddings.of(_map_npy(path), names, str(path))
-
-
-def _map_npy(path: Path) -> npt.NDArray[Any]:
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DAMAGED as error:
-        raise InputError(f"{path}: not a .npy of numbers ({error}); save it with `numpy.save`") from error
-    if not isinstance(vectors, np.ndarray):
-        raise InputError(f"{path}: holds several arrays; save one as a .npy")
-    return vectors
+        vectors = map_npy(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a .npy of numbers ({error}); save one array with `numpy.save`") from error
+    return Embeddings.of(vectors, names, str(path))
 
 
 def _read_labels(path: Path) -> Sequence[str]:

@@ -7,46 +7,15 @@ import json
 import os
 import shutil
 import tempfile
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import BundleError
 from .regular import open_regular
 
 _CHUNK = 1 << 17
-# What NumPy raises on a damaged `.npy` or `.npz`: the header is Python text, and any archive may be opened.
-DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError, tokenize.TokenError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
-# What an `.npz` may unpack to if it is larger than twice the file: the files of bundles are hardly compressed.
-_UNPACKED = 1 << 28
-
-
-def load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an `.npz`, none of which is an object. A small file cannot unpack to more than memory holds.
-
-    Raises:
-        Exception: One of `DAMAGED`: the file cannot be read, or is no such archive.
-    """
-    with os.fdopen(open_regular(path, links=True), "rb") as file:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > max(_UNPACKED, 2 * os.fstat(file.fileno()).st_size):
-            raise ValueError(f"unpacks to {unpacked} bytes")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
 
 
 def sha256(path: Path) -> str:

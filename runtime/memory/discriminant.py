@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle.files import DAMAGED
+from ..bundle.arrays import DAMAGED, load_npz
 from ..bundle.manifest import Bundle
 from ..errors import BundleError
 from .files import NpyWriter, map_npy
@@ -86,17 +86,17 @@ class Fit:
             return None
         path = bundle.file("memory", f"pictures/{FILE}")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                centre, bias, belongs = file["centre"], file["bias"], int(file["belongs"])
-                floor, effective = float(file["floor"]), float(file["effective"])
-                scale, cosines, gains = float(file["scale"]), float(file["cosines"]), bool(file["gains"])
-                lean = float(file["lean"])
-                # Earlier releases wrote "strangers", of which a part was another.
-                strangers = _strangers(file["unknown"]) if "unknown" in file and len(file["unknown"]) else None
+            file = load_npz(path)
+            centre, bias, belongs = file["centre"], file["bias"], int(file["belongs"])
+            floor, effective = float(file["floor"]), float(file["effective"])
+            scale, cosines, gains = float(file["scale"]), float(file["cosines"]), bool(file["gains"])
+            lean = float(file["lean"])
+            # Earlier releases wrote "strangers", of which a part was another.
+            strangers = _strangers(file["unknown"]) if "unknown" in file and len(file["unknown"]) else None
             factor, weights = (
                 map_npy(bundle.file("memory", f"pictures/{name}", check=False)) for name in (FACTOR, WEIGHTS)
             )
-        except (OSError, ValueError, *DAMAGED) as error:
+        except DAMAGED as error:
             raise BundleError(f"{path}: no discriminant of a memory ({error}); {_AGAIN}") from error
         if belongs != identity(part.vectors, part.built):
             raise BundleError(f"{path}: the discriminant of other pictures or of another encoder; {_AGAIN}")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _native
-from ..bundle.files import DAMAGED, load_npz
+from ..bundle.arrays import DAMAGED, load_npz
 from ..errors import BundleError
 
 Floats = npt.NDArray[np.float32]

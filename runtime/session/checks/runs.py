@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import DAMAGED, load_npz
+from ...bundle.arrays import DAMAGED, load_npz
 from ...bundle.manifest import Bundle
 from ...errors import BundleError
 
