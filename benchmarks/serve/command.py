@@ -36,6 +36,8 @@ from ..usage import memory
 _SAMPLE_S = 0.5
 # Seconds in which nothing is counted.
 _WARM_S = 5.0
+# The library's pace is known after so long, however long the server is asked.
+_OFFLINE_S = 60.0
 # The class that is taught and removed while the server is asked.
 _BESIDE = "beside"
 # Resident memory may be this much larger at the end than after the warm-up: buffers of allocators, and the log.
@@ -78,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="it is copied, and never changed")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="pictures or folders (default: package photos)")
     parser.add_argument("--clients", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=20, help="of each round (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="the server is asked in each round (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of library and server in turn (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="of both (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="the server's (default: %(default)s)")
@@ -185,7 +189,7 @@ def _rounds(bundle: Path, pictures: list[Path], args: argparse.Namespace) -> tup
         for _ in range(args.rounds):
             # Beside both: the changes take processors from either.
             with _aside(url, process.pid, beside):
-                offline = _offline(recognizer, pictures, args.batch_size, args.seconds)
+                offline = _offline(recognizer, pictures, args.batch_size, min(args.seconds, _OFFLINE_S))
                 bar.update()
                 start = monotonic()
                 seen = _clients(url, asked, args, args.seconds)
