@@ -37,43 +37,92 @@ void three_passes(std::uint8_t*& a, std::uint8_t*& b, std::int64_t count, const 
     }
 }
 
-// Copies `count` pixels that lie `from` bytes apart to places `to` bytes apart, four bytes at a time where there is
-// a next pixel, whose first byte is then overwritten.
-void spread_pixels(const std::uint8_t* source, std::int64_t from, std::uint8_t* target, std::int64_t to,
-                   std::int64_t count) {
-    for (std::int64_t i = 0; i + 1 < count; ++i) std::memcpy(target + i * to, source + i * from, 4);
-    std::memcpy(target + (count - 1) * to, source + (count - 1) * from, kChannels);
+// Rows of a block that lie side by side.
+constexpr std::int64_t kRows = kLines / kChannels;
+constexpr std::int64_t kTile = 8;
+static_assert(kRows % kTile == 0);
+
+// Bytes 0 … 7 of rows 0 … 7, turned: byte i of row j goes to byte j of row i (Hacker's Delight, 7-3).
+void turn_tile(std::uint64_t (&rows)[kTile]) {
+    const auto exchange = [&](int half, std::uint64_t mask) {
+        for (int i = 0; i < kTile; ++i) {
+            if (i & half) continue;
+            const std::uint64_t moved = (rows[i] >> (8 * half) ^ rows[i + half]) & mask;
+            rows[i + half] ^= moved;
+            rows[i] ^= moved << (8 * half);
+        }
+    };
+    exchange(4, 0x00000000ffffffff);
+    exchange(2, 0x0000ffff0000ffff);
+    exchange(1, 0x00ff00ff00ff00ff);
 }
 
-// Rows side by side: a block of lines is what fits of whole rows, and a byte to spare. `result` takes its width of
+// Copies `count` bytes of each of kRows rows to [byte][row].
+void turn_in(const std::uint8_t* const* rows, std::int64_t count, std::uint8_t* turned) {
+    std::int64_t at = 0;
+    for (; at + kTile <= count; at += kTile) {
+        for (std::int64_t row = 0; row < kRows; row += kTile) {
+            std::uint64_t tile[kTile];
+            for (int i = 0; i < kTile; ++i) std::memcpy(&tile[i], rows[row + i] + at, kTile);
+            turn_tile(tile);
+            for (int i = 0; i < kTile; ++i) std::memcpy(turned + (at + i) * kRows + row, &tile[i], kTile);
+        }
+    }
+    for (; at < count; ++at) {
+        for (std::int64_t row = 0; row < kRows; ++row) turned[at * kRows + row] = rows[row][at];
+    }
+}
+
+// And back.
+void turn_out(const std::uint8_t* turned, std::int64_t count, std::uint8_t* const* rows) {
+    std::int64_t at = 0;
+    for (; at + kTile <= count; at += kTile) {
+        for (std::int64_t row = 0; row < kRows; row += kTile) {
+            std::uint64_t tile[kTile];
+            for (int i = 0; i < kTile; ++i) std::memcpy(&tile[i], turned + (at + i) * kRows + row, kTile);
+            turn_tile(tile);
+            for (int i = 0; i < kTile; ++i) std::memcpy(rows[row + i] + at, &tile[i], kTile);
+        }
+    }
+    for (; at < count; ++at) {
+        for (std::int64_t row = 0; row < kRows; ++row) rows[row][at] = turned[at * kRows + row];
+    }
+}
+
+// Rows side by side: a position is a pixel, its lines the rows' red, then green, then blue. `result` takes its width of
 // columns from `left` on.
 void horizontal(const ImageView& image, std::int64_t left, const Raster& result, const BoxWeights& weights,
                 BoxPass pass) {
-    constexpr std::int64_t kRows = (kLines - 1) / kChannels;
     const auto bytes = static_cast<std::size_t>(image.width * kLines);
     const AlignedBuffer first(bytes);
     const AlignedBuffer second(bytes);
-    std::memset(first.data(), 0, bytes);  // the lines that no row fills
+    const std::int64_t width = result.view().width * kChannels;
+    const AlignedBuffer unused(static_cast<std::size_t>(width));
     for (std::int64_t top = 0; top < image.height; top += kRows) {
         std::uint8_t* a = first.data();
         std::uint8_t* b = second.data();
-        const std::int64_t rows = std::min(kRows, image.height - top);
-        for (std::int64_t y = 0; y < rows; ++y) {
-            spread_pixels(image.row(top + y), kChannels, a + y * kChannels, kLines, image.width);
+        const std::uint8_t* sources[kRows];
+        std::uint8_t* targets[kRows];
+        for (std::int64_t y = 0; y < kRows; ++y) {
+            const bool there = top + y < image.height;
+            sources[y] = image.row(there ? top + y : image.height - 1);
+            targets[y] = there ? result.row(top + y) : unused.data();
         }
+        turn_in(sources, image.width * kChannels, a);
         three_passes(a, b, image.width, weights, pass);
-        for (std::int64_t y = 0; y < rows; ++y) {
-            spread_pixels(a + left * kLines + y * kChannels, kLines, result.row(top + y), kChannels,
-                          result.view().width);
-        }
+        turn_out(a + left * kLines, width, targets);
     }
 }
 
 // Copies `count` blocks of up to kLines bytes.
 void copy_blocks(const std::uint8_t* source, std::int64_t from, std::uint8_t* target, std::int64_t to,
                  std::int64_t lines, std::int64_t count) {
-    if (lines == kLines) {  // a size the compiler knows needs no call
-        for (std::int64_t i = 0; i < count; ++i) std::memcpy(target + i * to, source + i * from, kLines);
+    if (lines == kLines) {  // parts of a size that the compiler knows need no call
+        constexpr int kPart = 32;
+        static_assert(kLines % kPart == 0);
+        for (std::int64_t i = 0; i < count; ++i) {
+            for (int at = 0; at < kLines; at += kPart) std::memcpy(target + i * to + at, source + i * from + at, kPart);
+        }
         return;
     }
     for (std::int64_t i = 0; i < count; ++i) {

@@ -1,9 +1,10 @@
 // What an instruction set has to provide, and the data layouts its functions share.
 //
 // The fast resampler works on strips of `lanes` source rows. A strip is turned so that one vector holds, for
-// every row of the strip, four neighbouring pixels of one channel: byte dot products then sum four taps of all
-// rows at once, with the same weights for every lane and no shuffling per output pixel. The horizontal pass
-// leaves its pixels in groups of four rows, four bytes a column, which is the same form for the vertical pass.
+// every row of the strip, `taps` neighbouring pixels of one channel in four bytes: products of bytes, or of words,
+// then sum the taps of all rows at once, with the same weights for every lane and no shuffling per output pixel.
+// The horizontal pass leaves its pixels in groups of `taps` rows, four bytes a column, which is the same form for
+// the vertical pass.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +17,11 @@ namespace rar {
 // Most rows any instruction set takes in a strip, and the width padding that suits all of them.
 constexpr int kMaxLanes = 16;
 constexpr std::int64_t kWidthStep = 16;
-constexpr int kRowsPerGroup = 4;
+constexpr int kGroupBytes = 4;
+constexpr int kMaxTaps = 4;
+constexpr int kMinTaps = 2;
 
-// Weights of one axis in the form of one instruction set. Taps stand in groups of four, aligned to the first
+// Weights of one axis in the form of one instruction set. Taps stand in groups of `taps`, aligned to the first
 // source pixel that is needed at all; a group is `words` 32-bit words long.
 struct PackedWeights {
     const std::int32_t* first_group;  // per output pixel, counted from the first source pixel needed
@@ -60,22 +63,23 @@ struct BoxWeights {
 };
 
 // Runs it along kLines lines of `count` positions, which lie side by side: [position][line].
-constexpr int kLines = 64;
+constexpr int kLines = 96;
 using BoxPass = void (*)(const std::uint8_t* in, std::uint8_t* out, std::int64_t count, const BoxWeights& weights);
 
 struct Kernels {
     const char* name;
-    int lanes;  // source rows in a strip, a multiple of kRowsPerGroup
-    int words;  // 32-bit words of a packed group of four weights
+    int lanes;  // source rows in a strip, a multiple of `taps`
+    int taps;   // of a group, which has kGroupBytes: four bytes, or two words
+    int words;  // 32-bit words of a packed group of weights
 
-    void (*pack_weights)(const std::int32_t weights[4], std::uint32_t* words);
+    void (*pack_weights)(const std::int32_t* weights, std::uint32_t* words);
 
-    // Turns `lanes` rows of `pixels` packed RGB pixels to [pixel group][channel][lane] of four bytes. Reads
+    // Turns `lanes` rows of `pixels` packed RGB pixels to [pixel group][channel][lane] of kGroupBytes. Reads
     // nothing beyond the pixels; the last group is completed with zeros.
     void (*turn)(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* strip);
 
-    // Resizes a strip along x to `width` columns a channel, a multiple of kWidthStep. Rows 4r … 4r+3 go to
-    // groups[r] as [channel][column] of four bytes.
+    // Resizes a strip along x to `width` columns a channel, a multiple of kWidthStep. The rth `taps` rows go to
+    // groups[r] as [channel][column] of kGroupBytes.
     void (*horizontal)(const std::uint8_t* strip, const PackedWeights& weights, std::int64_t width,
                        std::uint8_t* const* groups);
 

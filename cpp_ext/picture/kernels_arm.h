@@ -2,9 +2,13 @@
 // kernels_*.cpp of ARM, before `Isa`, which derives from it and adds
 //     kName, kWords, pack_weights, Weights, Sum, turn, store_groups
 // A value of a Sum still has its fractional bits: clip and store_groups drop them.
+#include "picture/box_pass_template.h"
+
 struct Neon {
     using Vector = int32x4_t;
+    static constexpr BoxPass box_pass = box_pass_lines;
     static constexpr int kLanes = 4;
+    static constexpr int kTaps = 4;
     static constexpr int kTurnPixels = 4;
     static constexpr int kTurnReads = 16;  // of which 12 are used
 
@@ -115,7 +119,7 @@ struct Neon {
 };
 
 // A weight as three signed bytes, in as many words of four taps.
-inline void pack_digits(const std::int32_t weights[4], std::uint32_t* words) {
+inline void pack_digits(const std::int32_t* weights, std::uint32_t* words) {
     words[0] = words[1] = words[2] = 0;
     for (int tap = 0; tap < 4; ++tap) {
         std::int32_t rest = weights[tap];

@@ -21,13 +21,18 @@ RAR_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,
 namespace rar {
 namespace {
 
+#include "picture/box_pass_template.h"
+
 struct Isa {
     using Vector = __m512i;
     static constexpr const char* kName = "avx512";
     static constexpr int kLanes = 16;
+    static constexpr int kTaps = 4;
     static constexpr int kWords = 3;
     static constexpr int kTurnPixels = 16;
     static constexpr int kTurnReads = 1;  // the loads are masked
+
+    static constexpr BoxPass box_pass = box_pass_lines;
 
     struct Weights {
         explicit Weights(const std::uint32_t* words)
@@ -57,7 +62,7 @@ struct Isa {
 
     static __m512i load(const std::uint8_t* source) { return _mm512_loadu_si512(source); }
 
-    static void pack_weights(const std::int32_t weights[4], std::uint32_t* words) {
+    static void pack_weights(const std::int32_t* weights, std::uint32_t* words) {
         words[0] = words[1] = words[2] = 0;
         for (int tap = 0; tap < 4; ++tap) {
             std::int32_t rest = weights[tap];

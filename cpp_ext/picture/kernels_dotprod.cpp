@@ -22,7 +22,7 @@ struct Isa : Neon {
     static constexpr int kWords = 4;
     static constexpr std::uint8_t kFlipped = 0x80;  // u - 128 in two's complement
 
-    static void pack_weights(const std::int32_t weights[4], std::uint32_t* words) {
+    static void pack_weights(const std::int32_t* weights, std::uint32_t* words) {
         pack_digits(weights, words);
         words[3] = 0;
         for (int tap = 0; tap < 4; ++tap) words[3] += static_cast<std::uint32_t>(weights[tap]) * kFlipped;

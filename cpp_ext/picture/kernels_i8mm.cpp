@@ -22,7 +22,7 @@ struct Isa : Neon {
     static constexpr const char* kName = "i8mm";
     static constexpr int kWords = 4;  // the last is not used: a group is one load
 
-    static void pack_weights(const std::int32_t weights[4], std::uint32_t* words) {
+    static void pack_weights(const std::int32_t* weights, std::uint32_t* words) {
         pack_digits(weights, words);
         words[3] = 0;
     }

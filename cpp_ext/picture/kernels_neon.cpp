@@ -16,7 +16,7 @@ struct Isa : Neon {
     static constexpr const char* kName = "neon";
     static constexpr int kWords = 4;
 
-    static void pack_weights(const std::int32_t weights[4], std::uint32_t* words) {
+    static void pack_weights(const std::int32_t* weights, std::uint32_t* words) {
         for (int tap = 0; tap < 4; ++tap) words[tap] = static_cast<std::uint32_t>(weights[tap]);
     }
 

@@ -3,21 +3,22 @@
 //
 // Isa provides
 //     Vector                       kLanes int32
-//     kName, kLanes, kWords, pack_weights
+//     kName, kLanes, kTaps, kWords, pack_weights
 //     kTurnPixels, kTurnReads      pixels a turn takes of each row, the fewest bytes there must be to read
-//     Weights(words)               one group of four weights, the same for every lane
+//     Weights(words)               one group of weights, the same for every lane
 //     Sum                          starts at one half in fixed point; add(data, weights); value(), whole or as clip
 //                                  and store_groups take it
 //     load(p)                      a whole vector
 //     turn(rows, at, bytes, strip) kTurnPixels of each row from byte `at` to [pixel group][channel][lane]; reads no
 //                                  more than `bytes` and takes what is missing as zero
-//     store_groups(v, groups, at)  the columns of four vectors as bytes, clipped, to each row group
+//     store_groups(v, groups, at)  the columns of four vectors, clipped, to each row group
 //     clip(v)                      to 0 … 255
 //     multiplied(v, c, scaling)    clipped values normalised for channel c, where the inverse is exact
 //     divided(v, c, scaling)       the same by division
+//     box_pass                     see Kernels
 //     write_bytes(rgb, out, n)     n of kLanes clipped pixels; write_floats, write_halves: n values of a plane
 
-// The four-tap sums of the three channels; `data` yields the vectors of one group.
+// The sums of the three channels; `data` yields the vectors of one group.
 template <class Data>
 inline void sum_groups(std::int64_t count, const std::uint32_t* words, const Data& data,
                        Isa::Vector result[kChannels]) {
@@ -35,7 +36,7 @@ inline void sum_groups(std::int64_t count, const std::uint32_t* words, const Dat
 
 void horizontal(const std::uint8_t* strip, const PackedWeights& weights, std::int64_t width,
                 std::uint8_t* const* groups) {
-    static constexpr std::ptrdiff_t kVector = Isa::kLanes * 4;
+    static constexpr std::ptrdiff_t kVector = Isa::kLanes * kGroupBytes;
     const auto column = [&](std::int64_t x, Isa::Vector result[kChannels]) {
         const std::int64_t offset = weights.offsets[x];
         const std::uint8_t* source = strip + weights.first_group[x] * kVector * kChannels;
@@ -52,7 +53,7 @@ void horizontal(const std::uint8_t* strip, const PackedWeights& weights, std::in
         column(x + 3, d);
         for (int channel = 0; channel < kChannels; ++channel) {
             const Isa::Vector four[4] = {a[channel], b[channel], c[channel], d[channel]};
-            Isa::store_groups(four, groups, (channel * width + x) * kRowsPerGroup);
+            Isa::store_groups(four, groups, (channel * width + x) * kGroupBytes);
         }
     }
 }
@@ -62,7 +63,7 @@ inline void vertical_to(const std::uint8_t* const* groups, std::int64_t count, c
                         std::int64_t width, std::int64_t first, std::int64_t last, const Write& write) {
     for (std::int64_t x = first; x < last; x += Isa::kLanes) {
         const auto data = [=](std::int64_t group, int channel) {
-            return groups[group] + (channel * width + x) * kRowsPerGroup;
+            return groups[group] + (channel * width + x) * kGroupBytes;
         };
         Isa::Vector rgb[kChannels];
         sum_groups(count, words, data, rgb);
@@ -115,10 +116,10 @@ void vertical(const std::uint8_t* const* groups, std::int64_t count, const std::
 }
 
 void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* strip) {
-    constexpr std::ptrdiff_t kVector = Isa::kLanes * 4;
+    constexpr std::ptrdiff_t kVector = Isa::kLanes * kGroupBytes;
     for (std::int64_t x = 0; x < pixels; x += Isa::kTurnPixels) {
         const std::int64_t left = (pixels - x) * kChannels;
-        std::uint8_t* target = strip + x / 4 * kChannels * kVector;
+        std::uint8_t* target = strip + x / Isa::kTaps * kChannels * kVector;
         if (left >= Isa::kTurnReads) {
             Isa::turn(rows, x * kChannels, left, target);
             continue;
@@ -134,7 +135,5 @@ void turn(const std::uint8_t* const* rows, std::int64_t pixels, std::uint8_t* st
     }
 }
 
-#include "picture/box_pass_template.h"
-
-const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kWords, Isa::pack_weights, turn,
-                       horizontal, vertical,    Isa::settle, box_pass_lines};
+const Kernels kKernels{Isa::kName, Isa::kLanes, Isa::kTaps,  Isa::kWords, Isa::pack_weights,
+                       turn,       horizontal,  vertical,    Isa::settle, Isa::box_pass};

@@ -38,13 +38,13 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Overla
     const std::int64_t pixels = x.source_last() - x.source_first();
     const std::int64_t turned = (pixels + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
     const std::int64_t width = x.padded_size();
-    const int strip_groups = kernels.lanes / kRowsPerGroup;
+    const int strip_groups = kernels.lanes / kernels.taps;
     const std::int64_t most = most_groups(y, first, last);
 
-    AlignedBuffer strip(static_cast<std::size_t>(turned * kChannels * kernels.lanes));
+    AlignedBuffer strip(static_cast<std::size_t>(turned / kernels.taps * kGroupBytes * kChannels * kernels.lanes));
     const std::int64_t scratch_bytes = overlay == nullptr ? 0 : pixels * kChannels;
     AlignedBuffer scratch(static_cast<std::size_t>(kernels.lanes * scratch_bytes));
-    Ring ring(most + strip_groups, width * kChannels * kRowsPerGroup);
+    Ring ring(most + strip_groups, width * kChannels * kGroupBytes);
     std::vector<const std::uint8_t*> window(static_cast<std::size_t>(most));
 
     std::int64_t ready = first < last ? y.first_group(first) : 0;  // groups before this one are, or were, in the ring
@@ -55,11 +55,11 @@ void resample_fused(const Kernels& kernels, const ImageView& image, const Overla
             const std::uint8_t* rows[kMaxLanes];
             for (int lane = 0; lane < kernels.lanes; ++lane) {
                 // Rows past the last are never weighed; any that can be read will do.
-                const std::int64_t row = y.source_first() + ready * kRowsPerGroup + lane;
+                const std::int64_t row = y.source_first() + ready * kernels.taps + lane;
                 rows[lane] = overlaid_row(image, overlay, std::min(row, y.source_last() - 1), x.source_first(),
                                           x.source_last(), scratch.data() + lane * scratch_bytes);
             }
-            std::uint8_t* groups[kMaxLanes / kRowsPerGroup];
+            std::uint8_t* groups[kMaxLanes / kMinTaps];
             for (int group = 0; group < strip_groups; ++group) groups[group] = ring.group(ready + group);
             kernels.turn(rows, pixels, strip.data());
             kernels.horizontal(strip.data(), x.weights(), width, groups);
