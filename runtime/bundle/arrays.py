@@ -1,7 +1,7 @@
 """NumPy's files from strangers: whatever is wrong with one is a ValueError.
 
 NumPy parses a `.npy`'s header as Python text, and `.npz` is any archive. So damage raises what the parser and the
-decompressors raise – SyntaxError, TokenError, RecursionError, OverflowError, zlib.error and others by release.
+decompressors raise: SyntaxError, TokenError, RecursionError, OverflowError, zlib.error and others by release.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def test_an_array_is_mapped_as_it_was_saved(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(saved(np.arange(6, dtype=np.float32).reshape(2, 3)))
     array = map_npy(tmp_path / "a.npy")
     np.testing.assert_array_equal(array, [[0, 1, 2], [3, 4, 5]])
-    assert type(array) is np.ndarray and not array.flags.writeable and isinstance(array.base, np.memmap)
+    assert type(array) is np.ndarray
+    assert not array.flags.writeable
+    assert isinstance(array.base, np.memmap)
 
 
 def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
@@ -47,14 +50,15 @@ def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        ",", "(", "'", "\\", "\0", "1 +\n  2\n 3", "(" * 9000, "-" * 9000, "1" * 20_000, LAYOUT % "-1", LAYOUT % "9" * 30,
-        LAYOUT % ("9" * 30), LAYOUT % str(2**62), LAYOUT % "1e3", "{'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
-        "{'descr': [('a', ('a',))], 'fortran_order': False, 'shape': ()}", "[]", "{1: 2}",
+        ",", "(", "'", "\\", "\0", "1 +\n  2\n 3", "(" * 9000, "-" * 9000, "1" * 20_000, "[]", "{1: 2}",
+        LAYOUT % "-1", LAYOUT % ("9" * 30), LAYOUT % str(2**62), LAYOUT % "1e3",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
+        "{'descr': [('a', ('a',))], 'fortran_order': False, 'shape': ()}",
     ],
 )  # fmt: skip
 def test_a_header_that_is_no_layout_is_a_value_error(tmp_path: Path, header: str) -> None:
     (tmp_path / "a.npy").write_bytes(npy(header))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011  # each with NumPy's or Python's own words
         map_npy(tmp_path / "a.npy")
 
 
@@ -67,10 +71,8 @@ def test_altered_bytes_give_an_array_or_a_value_error(
     good = write(np.arange(8, dtype=np.float32))
     at, length = data.draw(st.integers(0, len(good))), data.draw(st.integers(0, 40))
     path.write_bytes(good[:at] + data.draw(st.binary(max_size=40)) + good[at + length :])
-    try:
+    with suppress(OSError, ValueError):
         read(path)
-    except (OSError, ValueError):
-        pass
 
 
 def test_several_arrays_are_not_one(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_several_arrays_are_not_one(tmp_path: Path) -> None:
 def test_an_archive_with_no_array_inside_is_a_value_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.npy", npy(","))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"SyntaxError|Cannot parse"):
         load_npz(tmp_path / "a.npz")
 
 
