@@ -48,6 +48,28 @@ def whiskers(rows: Sequence[Bar], unit: str) -> str:
     return _svg(len(rows) * _ROW + 4, parts, ", ".join(f"{row.name} {number(row.value)} {unit}" for row in rows))
 
 
+def around_zero(rows: Sequence[Bar], unit: str) -> str:
+    """A mark for each row on an axis with zero in it, with a line from its low to its high.
+
+    A row that zero is no part of has another colour on either side.
+    """
+    ends = [end for row in rows for end in (row.low, row.high, row.value)]
+    place = _placer(min([0.0, *ends]), max([0.0, *ends]) or 1.0, _NUMBER / 2, _WIDTH - _NUMBER, log=False)
+    zero = place(0.0)
+    parts = [f'<line class="grid" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{len(rows) * _ROW}"/>']
+    for line, row in enumerate(rows):
+        y = line * _ROW
+        colour = "s2" if row.low > 0 else "s1" if row.high < 0 else "s6"
+        told = f"{'+' if row.value > 0 else ''}{number(row.value)} {unit}"
+        parts.append(
+            f'<text x="0" y="{y + 14}">{escape(_short(row.name, 80))}</text>'
+            f'<line class="axis" x1="{place(row.low):.1f}" x2="{place(row.high):.1f}" y1="{y + 30}" y2="{y + 30}"/>'
+            f'<circle cx="{place(row.value):.1f}" cy="{y + 30}" r="6" style="fill:var(--{colour})"/>'
+            f'<text x="{max(place(row.high), place(row.value) + 6) + 6:.1f}" y="{y + 35}">{escape(told)}</text>'
+        )
+    return _svg(len(rows) * _ROW + 4, parts, ", ".join(f"{row.name} {number(row.value)} {unit}" for row in rows))
+
+
 def _named(name: str, y: int, left: float, width: float, colour: str) -> str:
     return (
         f'<text x="0" y="{y + 14}">{escape(_short(name, 56))}</text>'

@@ -18,7 +18,7 @@ from edge.fetch import AbsentError
 from PIL import Image
 
 from rar.benchmarks.cli import main
-from rar.benchmarks.report.charts import Bar, bars, lines, number, whiskers
+from rar.benchmarks.report.charts import Bar, around_zero, bars, lines, number, whiskers
 from rar.export.page.thumbnail import thumbnail
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks/results"
@@ -235,6 +235,19 @@ def test_a_bars_line_goes_from_its_low_to_its_high() -> None:
     assert theirs == pytest.approx(ours / 2, abs=0.1)
     assert lines_drawn[0] == pytest.approx((0.8 * ours, 2 * ours), abs=0.2)
     assert whiskers([], "ms").startswith("<svg")
+
+
+def test_a_mark_lies_on_its_side_of_zero() -> None:
+    rows = [Bar("gained", 20.0, 10.0, 30.0), Bar(HOSTILE, -20.0, -30.0, -10.0), Bar("same", 1.0, -5.0, 7.0)]
+    svg = around_zero(rows, "%")
+    assert "<script" not in svg
+    zero = float(re.findall(r'class="grid" x1="([\d.]+)"', svg)[0])
+    marks = re.findall(r'<circle cx="([\d.]+)" cy="\d+" r="6" style="fill:var\(--(\w+)\)"', svg)
+    places = [float(x) - zero for x, _ in marks]
+    assert places[0] == pytest.approx(-places[1], abs=0.2)
+    assert places[0] > places[2] > 0
+    assert [colour for _, colour in marks] == ["s2", "s1", "s6"]
+    assert around_zero([], "%").startswith("<svg")
 
 
 def test_pictures_are_shown_when_asked_for_and_from_their_folder_only(tmp_path: Path) -> None:
