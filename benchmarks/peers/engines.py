@@ -1,6 +1,6 @@
 """The same encoder in other engines, with this package's decoding and preparation, and exact search.
 
-So a row differs from this package's own by the engine.
+So a row differs from this package's own by the engine. Beside them this package itself, on OpenVINO.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from rar.runtime.errors import RarError
 from rar.runtime.machine.cores import usable_cores
 from rar.runtime.picture.load import load_image
 from rar.runtime.picture.preprocess import Preprocess
+from rar.runtime.session.openvino.graph import OPENVINO, PRECISION
 from rar.runtime.stages import in_stage
 
+from ..latency.ours import Settings, open_ours
 from ..latency.work import Opened, told
 from ..made import made
 from .batches import ByBatch, Embed
@@ -97,7 +99,7 @@ def _engine(kind: Kind, terms: Terms) -> ByBatch:
     bundle, side = Bundle.open(terms.bundle), _preprocess(terms).size
     graph = bundle.file("clip", "visual.onnx") if kind == "int8" else terms.folder / _OPENVINO / _GRAPH
     core = openvino.Core()
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32"}
+    settings: dict[str, Any] = {PRECISION: "bf16" if kind == "bf16" else "f32"}
     settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": terms.threads or usable_cores()}
 
     def opener(size: int) -> Embed:
@@ -133,3 +135,28 @@ def open_openvino(kind: Kind, terms: Terms) -> Opened:
         return classes
 
     return Opened(answer, _SIZES, compiles=True, says=lambda: says)
+
+
+def need_fp32(terms: Terms) -> None:
+    """Whether there is a bundle at fp32, for bf16 is computed from it.
+
+    Raises:
+        RarError: There is none.
+    """
+    if terms.fp32 is None:
+        raise RarError("bf16 is computed from fp32; name that bundle with --fp32")
+
+
+def open_ours_on_openvino(kind: Kind | None, terms: Terms) -> Opened:
+    """This runtime with its provider `openvino`.
+
+    Args:
+        kind: `fp32`, or `bf16` from the same bundle; None for the bundle at its own precision.
+        terms: See `Terms`.
+
+    Raises:
+        RarError: The graph is not right there, or this processor has no bf16.
+    """
+    bundle = terms.bundle if kind is None or terms.fp32 is None else terms.fp32
+    options = {OPENVINO: {PRECISION: "bf16"}} if kind == "bf16" else None
+    return open_ours(Settings(str(bundle), OPENVINO, "none", terms.k, terms.threads, options), "retrieve")
