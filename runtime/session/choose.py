@@ -18,7 +18,8 @@ from .onnxruntime import options as provider_options
 from .onnxruntime.graph import OnnxSession
 from .onnxruntime.obstacles import check_provider
 from .onnxruntime.options import Options
-from .openvino.graph import OPENVINO, PRECISION, OpenVinoSession, library_version
+from .openvino.graph import OPENVINO, PRECISION, OpenVinoSession
+from .openvino.graph import library as openvino_library
 from .protocol import Session, closed
 from .tensorrt import stored
 from .tensorrt.engine import EngineSession
@@ -227,11 +228,11 @@ class Sessions:
         return _Opened(OnnxSession(path, provider, self._threads, fp16=fp16, options=used), place)
 
     def _openvino(self, component: str, path: Path) -> _Opened:
-        library = f"openvino {library_version()}"
+        version = openvino_library().__version__
         of_bundle = provider_options.of_bundle(self._bundle, component)
         options = provider_options.merged(OPENVINO, Path(), (), of_bundle, self._options)
         told = ", ".join(f"{name} {value}" for name, value in sorted(options.items()))
-        place = checks.Place(OPENVINO, library, cpu.describe(), told)
+        place = checks.Place(OPENVINO, f"openvino {version}", cpu.describe(), told)
         session = OpenVinoSession(path, self._threads, options=options)
         return _Opened(session, place, _LOWER.get(options.get(PRECISION, "")))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -158,17 +160,24 @@ class OpenVinoSession:
                     self._free.append(request)
 
 
-def library_version() -> str:
-    """The version of the OpenVINO that is installed.
+def library() -> Any:
+    """The module `openvino`.
+
+    By itself its import starts a process that reports to Google Analytics; without `openvino_telemetry` it does not.
 
     Raises:
-        ProviderError: None is, or it does not load.
+        ProviderError: It is not installed, or does not load.
     """
+    counter = "openvino_telemetry"
+    if OPENVINO not in sys.modules:
+        sys.modules.setdefault(counter, None)  # type: ignore[arg-type]  # that is how an import is refused
     try:
-        import openvino  # not at the top: the package must import without it
+        return importlib.import_module(OPENVINO)  # not at the top: the package must import without it
     except ImportError as error:
         raise ProviderError(f"OpenVINO is not installed ({error}); pip install 'rar-runtime[openvino]'") from error
-    return str(openvino.__version__)
+    finally:
+        if sys.modules.get(counter, counter) is None:
+            del sys.modules[counter]
 
 
 def _exact() -> dict[str, str]:
@@ -179,16 +188,14 @@ def _exact() -> dict[str, str]:
 
 @cache
 def _core() -> Any:
-    import openvino
-
-    core = openvino.Core()
+    core = library().Core()
     bind(core)
     return core
 
 
 def _compile(path: Path, settings: Mapping[str, str]) -> Any:
     """An `openvino.CompiledModel` of a graph."""
-    library_version()
+    library()
     from openvino.frontend import FrontEndManager
 
     # No other: `read_model` takes a file for whatever it looks like.
@@ -211,7 +218,7 @@ def _compile(path: Path, settings: Mapping[str, str]) -> Any:
     asked, used = settings[PRECISION], compiled.get_property(PRECISION).to_string()
     if asked != used:
         raise ProviderError(
-            f"{path}: OpenVINO computes in {used} on this processor, not in {asked}; leave {PRECISION} out"
+            f"{path}: OpenVINO computes in {used} on this processor, not in {asked}; leave out the option {PRECISION}"
         )
     return compiled
 
@@ -247,9 +254,8 @@ def _translated(error: Exception, path: Path, doing: str) -> RarError:
 def _line(error: Exception) -> str:
     """An exception's text without the places in OpenVINO's sources."""
     lines = (line.strip() for line in str(error).splitlines())
-    return " ".join(
-        line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API"))
-    )
+    places = ("Exception from ", "Check '", "FrontEnd API")
+    return " ".join(line for line in lines if line and not line.startswith(places))
 
 
 def _dtype(port: Any) -> np.dtype[Any]:
