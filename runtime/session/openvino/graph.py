@@ -72,7 +72,8 @@ class OpenVinoSession:
         self._inputs = {name: (_dtype(port), _shape(port)) for name, port in ports.items()}
         # The nodes of outputs are called after them, with the number of a port behind.
         ports |= {port.node.friendly_name.rpartition("/sink_port_")[0]: port for port in self._compiled.outputs}
-        self.outputs: Sequence[str] = [name for name in ports if name not in self._inputs]
+        self._made = {n: (port.element_type, _shape(port)) for n, port in ports.items() if n not in self._inputs}
+        self.outputs: Sequence[str] = list(self._made)
         self._axes = {name: batch_axis(_shape(port)) for name, port in ports.items()}
         self.device: Device = Host()
         self._lock, self._free = Lock(), list[Any]()
@@ -128,22 +129,27 @@ class OpenVinoSession:
     def _run(self, inputs: Values, names: Sequence[str], into: Into) -> dict[str, Array]:
         from openvino import Tensor as Shared
 
+        # New ones: the next run writes elsewhere.
+        tensors = {name: Shared(kind, [max(size, 0) for size in shape]) for name, (kind, shape) in self._made.items()}
         with self._request() as request:
             for index, name in enumerate(self._inputs):
                 value = inputs[name]
-                array = to_array(value) if isinstance(value, Tensor) else np.require(value, requirements="CW")
+                array = to_array(value) if isinstance(value, Tensor) else np.require(value, requirements=("C", "W"))
                 request.set_input_tensor(index, Shared(array, shared_memory=True))
-            request.infer(share_outputs=True)
-            for name, target in into.items():
-                found = request.get_output_tensor(self.outputs.index(name)).data
-                if (found.shape, found.dtype) != (target.shape, target.dtype):
-                    raise BundleError(
-                        f"{self._path}: {name} is {found.dtype} {list(found.shape)}, not {target.dtype} "
-                        f"{list(target.shape)}; export it again"
-                    )
-                to_array(target)[...] = found
-            # Copies: the next run writes where this one has.
-            return {name: np.array(request.get_output_tensor(self.outputs.index(name)).data) for name in names}
+            for index, tensor in enumerate(tensors.values()):
+                request.set_output_tensor(index, tensor)
+            # `infer` of 2026.4 raises nothing where a run fails, and copies the outputs.
+            request.start_async()
+            request.wait()
+        found: dict[str, Array] = {name: tensor.data for name, tensor in tensors.items()}
+        for name, target in into.items():
+            if (found[name].shape, found[name].dtype) != (target.shape, target.dtype):
+                raise BundleError(
+                    f"{self._path}: {name} is {found[name].dtype} {list(found[name].shape)}, not {target.dtype} "
+                    f"{list(target.shape)}; export it again"
+                )
+            to_array(target)[...] = found[name]
+        return {name: found[name] for name in names}
 
     @contextmanager
     def _request(self) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,13 +46,17 @@ def pixels(batch: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(seed).standard_normal((batch, 3, 32, 32), np.float32)
 
 
+def ones(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.ones(shape, np.float32)
+
+
 def cosine(a: Any, b: Any) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
-def write(path: Path, nodes: list[onnx.NodeProto], rank: int, **constants: Any) -> Path:
-    """A graph from x, float32 of so many dimensions, to y."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * rank)
+def write(path: Path, nodes: list[onnx.NodeProto], *dims: int | None, **constants: Any) -> Path:
+    """A graph from x, float32 of these dimensions, to y."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     held = [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()]
     made = helper.make_graph(nodes, "graph", [x], [y], held)
@@ -161,7 +166,7 @@ class TestPrecision:
             helper.make_node("Conv", ["d", "e"], ["y"]),
         ]
         constants = {"a": np.float32(1 / 255), "b": np.float32(0.01), "zero": np.uint8(0), "w": weights}
-        path = write(tmp_path / "conv.onnx", nodes, 4, **constants)
+        path = write(tmp_path / "conv.onnx", nodes, None, 32, 8, 8, **constants)
         expected = np.einsum("nchw,oc->nohw", np.rint(given * 255) / 255, weights[:, :, 0, 0] * 0.01)
         np.testing.assert_allclose(OpenVinoSession(path, 1).run({"x": given})["y"], expected, rtol=0.01)
 
@@ -174,7 +179,9 @@ class TestPrecision:
             helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
             helper.make_node(kind, ["d", "axes"], ["y"], keepdims=0),
         ]
-        path = write(tmp_path / "a.onnx", nodes, 3, scale=np.float32(1 / 255), zero=np.uint8(0), axes=np.array([1]))
+        path = write(
+            tmp_path / "a.onnx", nodes, None, 9, 32, scale=np.float32(1 / 255), zero=np.uint8(0), axes=np.array([1])
+        )
         given = {"x": np.random.default_rng(0).random((3, 9, 32), np.float32)}
         found = OpenVinoSession(path, 1, options=options).run(given)["y"]
         np.testing.assert_allclose(found, OnnxSession(path, "cpu", 1).run(given)["y"], rtol=2e-3)
@@ -202,14 +209,39 @@ class TestRefused:
             session.run({"pixel_values": pixels(3)}, into={"image_embeds": Host().empty((2, 32), np.float32)})
 
     def test_a_graph_that_fails_on_its_inputs(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "a.onnx", [helper.make_node("Reshape", ["x", "w"], ["y"])], 2, w=np.array([-1, 4]))
-        session = OpenVinoSession(path, 1)
+        nodes = [helper.make_node("Reshape", ["x", "w"], ["y"])]
+        session = OpenVinoSession(write(tmp_path / "a.onnx", nodes, None, None, w=np.array([-1, 4])), 1)
         with pytest.raises(BundleError, match=r"a\.onnx: OpenVINO cannot run it \(.*; export it again"):
-            session.run({"x": np.ones((2, 5), np.float32)})
-        assert session.run({"x": np.ones((1, 8), np.float32)})["y"].tolist() == [[1] * 4] * 2
+            session.run({"x": ones(2, 5)})
+        assert session.run({"x": ones(1, 8)})["y"].tolist() == [[1] * 4] * 2
+
+    def test_a_batch_that_memory_does_not_hold(self, tmp_path: Path) -> None:
+        # A row of the output takes 4 MB.
+        path = write(tmp_path / "a.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], None, 1, w=ones(1, 10**6))
+        script = """
+import logging, resource, sys
+from pathlib import Path
+import numpy as np
+from rar.runtime.errors import OutOfMemoryError
+from rar.runtime.session import OpenVinoSession
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+session = OpenVinoSession(Path(sys.argv[1]), 1)
+session.run({"x": np.ones((1, 1), np.float32)})
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, [held + 200 * 2**20] * 2)
+try:
+    session.run({"x": np.ones((128, 1), np.float32)})
+except OutOfMemoryError as error:
+    print("OutOfMemoryError:", error)
+"""
+        command = [sys.executable, "-c", script, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said = r"for a batch of 128 .*; running it in halves OutOfMemoryError: .* neither a batch of 128 nor one of 64"
+        assert re.search(said, " ".join(done.stdout.split())), done.stdout
 
     def test_an_operator_that_openvino_lacks_is_named(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "a.onnx", [helper.make_node("Fused", ["x"], ["y"], domain="com.microsoft")], 2)
+        path = write(tmp_path / "a.onnx", [helper.make_node("Fused", ["x"], ["y"], domain="com.microsoft")], 2, 4)
         with pytest.raises(ProviderError, match=r"a\.onnx: OpenVINO cannot load it \(.*com\.microsoft\.Fused"):
             OpenVinoSession(path)
 
