@@ -26,7 +26,7 @@ from rar.runtime.machine.cpu import instruction_sets
 
 _PACKAGES = (
     "rar-runtime", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "usearch", "tokenizers", "torch", "torchvision",
-    "open_clip_torch", "transformers", "faiss-cpu", "hnswlib",
+    "open_clip_torch", "transformers", "faiss-cpu", "hnswlib", "openvino",
 )  # fmt: skip
 
 # Of result files; a change that older readers would misread raises it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rar.runtime.session import ORDER
+from rar.runtime.session import CHOICES
 
 if TYPE_CHECKING:
     from rar.runtime.cli.arguments import Parser
@@ -18,7 +18,7 @@ SOURCE = "a folder with a sub-folder a class, or a .csv/.jsonl with `path` (rela
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """What runs the models, and on how many threads."""
-    parser.add_argument("--provider", default="auto", choices=["auto", *ORDER])
+    parser.add_argument("--provider", default="auto", choices=CHOICES)
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
 
 

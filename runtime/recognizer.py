@@ -121,11 +121,11 @@ class Recognizer:
         Args:
             path: The bundle's folder.
             provider: What runs the models: `engine` for the bundle's own TensorRT engines; `tensorrt`, `tensorrt-rtx`,
-                `cuda` or `cpu` for those providers of ONNX Runtime; or `auto` for the first of these that works. See
-                `provider` and `clip.sessions.running` for what was chosen.
+                `cuda` or `cpu` for those providers of ONNX Runtime; `auto` for the first of these that works; or
+                `openvino`. See `provider` and `clip.sessions.running` for what was chosen.
             threads: Threads of decoding, of preprocessing and of each session; None for one a core that may be used.
             text_weight: Replaces the memory's weight of texts against pictures, 0 to 1.
-            options: Provider -> ONNX Runtime's own options for it, as strings; they come before the bundle's.
+            options: Provider -> the library's own options for it, as strings; they come before the bundle's.
             reading: How large pictures may be, and what is done with cut ones; None for the defaults.
             memory: Is searched instead of the bundle's own, which need not be there: one on other machines, such as
                 `rar.serving.ray.memory.RayMemory`. What was fitted for the bundle's own is not used.
@@ -245,7 +245,7 @@ class Recognizer:
 
     @property
     def provider(self) -> str:
-        """What runs the encoder: `engine`, `tensorrt`, `tensorrt-rtx`, `cuda` or `cpu`."""
+        """What runs the encoder: `engine`, `tensorrt`, `tensorrt-rtx`, `cuda`, `cpu` or `openvino`."""
         return self.clip.visual.provider
 
     def recognize(self, images: Given | Iterable[Given], **asked: Unpack[Asked]) -> list[Result]:

@@ -122,7 +122,9 @@ def run(args: argparse.Namespace) -> int:
             opener = partial(open_ours, replace(settings, bundle=args.fp32), ways[1])
             contenders.insert(1, Contender("rar", ways[1], opener))
         terms = replace(
-            stacks.terms_of(bundle, work, settings.k, args.threads, encoder), pictures=tuple(plan.pictures[:_TRIED])
+            stacks.terms_of(bundle, work, settings.k, args.threads, encoder),
+            pictures=tuple(plan.pictures[:_TRIED]),
+            fp32=None if args.fp32 is None else Path(args.fp32),
         )
         names = args.peers or (list(_QUICK_PEERS) if args.quick else None)
         chosen = [peer for peer in stacks.chosen(names) if _fits(peer, ways, settings)]

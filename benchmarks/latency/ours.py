@@ -10,6 +10,7 @@ from typing import Any
 from rar.runtime.loop import Gate
 from rar.runtime.rank.protocol import Rank
 from rar.runtime.recognizer import Recognizer
+from rar.runtime.session import Options
 
 from .work import Opened, Way
 
@@ -25,6 +26,7 @@ class Settings:
     rank: Rank
     k: int
     threads: int | None
+    options: Options | None = None
 
 
 def open_ours(settings: Settings, way: Way) -> Opened:
@@ -33,7 +35,7 @@ def open_ours(settings: Settings, way: Way) -> Opened:
     Raises:
         RarError: It cannot be opened, or a picture cannot be read.
     """
-    recognizer = Recognizer.open(settings.bundle, settings.provider, threads=settings.threads)
+    recognizer = Recognizer.open(settings.bundle, settings.provider, threads=settings.threads, options=settings.options)
     rank: Rank = "none" if way.startswith("retrieve") else settings.rank
     gate: Gate = "unsure" if way == "rank, gated" else "off"
 

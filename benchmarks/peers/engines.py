@@ -1,6 +1,6 @@
 """The same encoder in other engines, with this package's decoding and preparation, and exact search.
 
-So a row differs from this package's own by the engine.
+So a row differs from this package's own by the engine. Beside them this package itself, on OpenVINO.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from rar.runtime.errors import RarError
 from rar.runtime.machine.cores import usable_cores
 from rar.runtime.picture.load import load_image
 from rar.runtime.picture.preprocess import Preprocess
+from rar.runtime.session.openvino.graph import OPENVINO, PRECISION, library
 from rar.runtime.stages import in_stage
 
+from ..latency.ours import Settings, open_ours
 from ..latency.work import Opened, told
 from ..made import made
 from .batches import ByBatch, Embed
@@ -34,7 +36,7 @@ Kind: TypeAlias = Literal["fp32", "bf16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SIZES = (1, 8, 32)
-_OPENVINO, _GRAPH, _COSINE = "openvino", "visual.xml", "cosine.json"
+_GRAPH, _COSINE = "visual.xml", "cosine.json"
 
 
 def prepare_openvino(kind: Kind, terms: Terms) -> None:
@@ -47,9 +49,9 @@ def prepare_openvino(kind: Kind, terms: Terms) -> None:
     if kind == "int8" and (precision := EncoderInfo.of(bundle).precision) != "int8":
         raise RarError(f"the bundle's encoder is at {precision}, not int8")
     settings: dict[str, Any] = {"encoder": bundle.component("clip").fingerprint}
-    made(terms.folder / _OPENVINO, settings, partial(_convert, terms))
+    made(terms.folder / OPENVINO, settings, partial(_convert, terms))
     settings |= {"pictures": [str(picture) for picture in terms.pictures], "cosine": LEAST_COSINE}
-    made(terms.folder / f"{_OPENVINO}-{kind}", settings, partial(_compare, kind, terms))
+    made(terms.folder / f"{OPENVINO}-{kind}", settings, partial(_compare, kind, terms))
 
 
 def _convert(terms: Terms, folder: Path) -> None:
@@ -57,8 +59,9 @@ def _convert(terms: Terms, folder: Path) -> None:
 
 
 def _convert_network(terms: Terms, file: Path) -> None:
-    import openvino
     import torch
+
+    openvino = library()
 
     size = Bundle.open(terms.bundle).read_json("clip", "preprocess.json")["size"]
     module = embedder(network(terms)[0], False)
@@ -92,12 +95,11 @@ def _preprocess(terms: Terms) -> Preprocess:
 
 def _engine(kind: Kind, terms: Terms) -> ByBatch:
     """OpenVINO on the CPU, a program for each batch size."""
-    import openvino
-
+    openvino = library()
     bundle, side = Bundle.open(terms.bundle), _preprocess(terms).size
-    graph = bundle.file("clip", "visual.onnx") if kind == "int8" else terms.folder / _OPENVINO / _GRAPH
+    graph = bundle.file("clip", "visual.onnx") if kind == "int8" else terms.folder / OPENVINO / _GRAPH
     core = openvino.Core()
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32"}
+    settings: dict[str, Any] = {PRECISION: "bf16" if kind == "bf16" else "f32"}
     settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": terms.threads or usable_cores()}
 
     def opener(size: int) -> Embed:
@@ -111,10 +113,8 @@ def _engine(kind: Kind, terms: Terms) -> ByBatch:
 
 def open_openvino(kind: Kind, terms: Terms) -> Opened:
     """OpenVINO on the CPU, and the cosine that its embeddings have to PyTorch's."""
-    import openvino
-
-    says = json.loads((terms.folder / f"{_OPENVINO}-{kind}" / _COSINE).read_text(encoding="utf-8"))
-    says |= {"openvino": openvino.__version__}
+    says = json.loads((terms.folder / f"{OPENVINO}-{kind}" / _COSINE).read_text(encoding="utf-8"))
+    says |= {"openvino": library().__version__}
     embed, preprocess = _engine(kind, terms), _preprocess(terms)
     search, labels = exact(terms), terms.labels()
     decoders = ThreadPoolExecutor(terms.threads or usable_cores())
@@ -133,3 +133,28 @@ def open_openvino(kind: Kind, terms: Terms) -> Opened:
         return classes
 
     return Opened(answer, _SIZES, compiles=True, says=lambda: says)
+
+
+def need_fp32(terms: Terms) -> None:
+    """Whether there is a bundle at fp32, for bf16 is computed from it.
+
+    Raises:
+        RarError: There is none.
+    """
+    if terms.fp32 is None:
+        raise RarError("bf16 is computed from fp32; name that bundle with --fp32")
+
+
+def open_ours_on_openvino(kind: Kind | None, terms: Terms) -> Opened:
+    """This runtime with its provider `openvino`.
+
+    Args:
+        kind: `fp32`, or `bf16` from the same bundle; None for the bundle at its own precision.
+        terms: See `Terms`.
+
+    Raises:
+        RarError: The graph is not right there, or this processor has no bf16.
+    """
+    bundle = terms.bundle if kind is None or terms.fp32 is None else terms.fp32
+    options = {OPENVINO: {PRECISION: "bf16"}} if kind == "bf16" else None
+    return open_ours(Settings(str(bundle), OPENVINO, "none", terms.k, terms.threads, options), "retrieve")

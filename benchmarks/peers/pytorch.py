@@ -44,6 +44,7 @@ class Terms:
         k: Candidates.
         threads: Threads of all libraries; None for one per core.
         pictures: Some of those that are to be recognised, to try or to calibrate something on.
+        fp32: The same encoder and memory at fp32; None without such a bundle.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Terms:
     k: int
     threads: int | None
     pictures: tuple[Path, ...] = ()
+    fp32: Path | None = None
 
     def labels(self) -> list[str]:
         """The class of each entry."""

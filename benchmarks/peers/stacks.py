@@ -1,9 +1,9 @@
 """The optional stacks that `rar-bench latency` compares this runtime with; their common files are prepared once.
 
 Retrieval: `torch-best` (the fastest of several ways, and `torch-best-fp32` of those at fp32, for equal precision),
-`torch-eager`, `clip-retrieval`, `fastembed`, `infinity`, and three of OpenVINO. Retrieval and ranking:
-`transformers-generate`, `rar-paper`. All get the encoder that the bundle was exported from, and search the vectors of
-the bundle's memory.
+`torch-eager`, `clip-retrieval`, `fastembed`, `infinity`, three of OpenVINO, and three of this runtime on OpenVINO
+(`rar-openvino`). Retrieval and ranking: `transformers-generate`, `rar-paper`. All get the encoder that the bundle was
+exported from, and search the vectors of the bundle's memory.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Peer:
 _TORCH = {"torch": "torch"}
 _VISION = {**_TORCH, "torchvision": "torchvision"}
 _FAISS = {"faiss": "faiss-cpu"}
+_OPENVINO = {"openvino": "openvino"}
 _WRITES = {**_TORCH, "transformers": "transformers"}
 
 PEERS = (
@@ -82,10 +83,19 @@ PEERS = (
             f"openvino-{kind}",
             "retrieve",
             partial(engines.open_openvino, kind),
-            {"openvino": "openvino"},
+            _OPENVINO,
             prepare=partial(engines.prepare_openvino, kind),
         )
         for kind in engines.KINDS
+    ),
+    Peer("rar-openvino", "retrieve", partial(engines.open_ours_on_openvino, None), _OPENVINO),
+    Peer("rar-openvino-fp32", "retrieve, fp32", partial(engines.open_ours_on_openvino, "fp32"), _OPENVINO),
+    Peer(
+        "rar-openvino-bf16",
+        "retrieve",
+        partial(engines.open_ours_on_openvino, "bf16"),
+        _OPENVINO,
+        prepare=engines.need_fp32,
     ),
     Peer("infinity", "retrieve", services.open_infinity, {"infinity_emb": "infinity-emb[torch,vision]"}),
     Peer("transformers-generate", "rank", rank.open_generate, _WRITES),

@@ -20,7 +20,7 @@ from threading import Event
 from rar.runtime import Recognizer
 from rar.runtime.cli.guard import guard
 from rar.runtime.cli.recognize import to_json
-from rar.runtime.session import ORDER
+from rar.runtime.session import CHOICES
 
 _BATCH = 16
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("bundle")
     parser.add_argument("inbox", type=Path, metavar="IN")
     parser.add_argument("outbox", type=Path, metavar="OUT")
-    parser.add_argument("--provider", default="auto", choices=["auto", *ORDER])
+    parser.add_argument("--provider", default="auto", choices=CHOICES)
     parser.add_argument("--once", action="store_true", help="end when IN is empty")
     args = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO)

@@ -49,17 +49,21 @@ def describe(bundle: Bundle) -> str:
     return "\n".join(printable(line) for line in lines)  # a stranger's manifest must not steer the terminal
 
 
-def verify(path: str | os.PathLike[str]) -> Iterator[str]:
+def verify(path: str | os.PathLike[str], provider: str = "auto") -> Iterator[str]:
     """Checks a bundle from end to end; yields a line for each check that passed.
+
+    Args:
+        path: The bundle.
+        provider: What its graphs are compared with fp32 on; `auto` for all that `auto` takes and that run here.
 
     Raises:
         BundleError: Names the first check that failed.
-        ProviderError: A graph is too far from fp32 on a provider that runs it here.
+        ProviderError: A graph is too far from fp32 on a provider that runs it here, or the one that was named does not.
     """
     bundle = Bundle.open(path)
     yield f"manifest: {', '.join(bundle.components)}"
     yield f"hashes: {bundle.verify()} files as exported"
-    yield from _checks(bundle)
+    yield from _checks(bundle, provider)
     clip = Clip(bundle, "cpu")
     blank = clip.preprocess([np.full((8, 8, 3), 128, np.uint8)])
     towers = {"visual": clip.embed_pixels(blank)} | ({"text": clip.embed_texts(["a photo"])} if clip.templates else {})
@@ -78,8 +82,8 @@ def verify(path: str | os.PathLike[str]) -> Iterator[str]:
     yield "recognizer: opens"
 
 
-def _checks(bundle: Bundle) -> Iterator[str]:
-    """Compares each graph with its stored runs again, on all providers that can run it here."""
+def _checks(bundle: Bundle, provider: str) -> Iterator[str]:
+    """Compares each graph with its stored runs again; see `Sessions.check`."""
     failed = []
     yield "check: cosine to fp32 (worst row, mean) and its limits"
     for component in ("clip", "mllm"):
@@ -90,7 +94,7 @@ def _checks(bundle: Bundle) -> Iterator[str]:
                 yield f"  {component}/{graph}: exported without inputs to check it with; {checks.again(component)}"
                 continue
             fp16 = EncoderInfo.of(bundle).half if component == "clip" else MllmInfo.of(bundle).half(graph)
-            for one in Sessions(bundle).check(component, graph, fp16=fp16):
+            for one in Sessions(bundle, provider).check(component, graph, fp16=fp16):
                 limit, measured = one.key.limit, one.measured
                 yield (
                     f"  {one.key.graph:<18} {one.key.place.provider:<12} {measured.worst:8.5f} {measured.mean:8.5f}   "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rar.runtime.errors import InputError
+from rar.runtime.session import CHOICES
 
 if TYPE_CHECKING:
     from ..options import Commands
@@ -42,6 +43,12 @@ def _verify_parser(commands: Commands) -> None:
         description="Checks every file's hash, loads every part, and has the memory find its own entries.",
     )
     verify.add_argument("bundle", metavar="BUNDLE")
+    verify.add_argument(
+        "--provider",
+        default="auto",
+        choices=CHOICES,
+        help="compare the graphs with fp32 on this one (default: on all that auto takes and that run here)",
+    )
     verify.set_defaults(run=_verify)
 
 
@@ -74,5 +81,5 @@ def _inspect(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from .bundle import verify
 
-    for line in verify(args.bundle):
+    for line in verify(args.bundle, args.provider):
         print(line)

@@ -17,7 +17,7 @@ from rar.runtime.errors import InputError
 from rar.runtime.machine.cores import usable_cores
 from rar.runtime.memory import Memory
 from rar.runtime.rank.rankers import RANKS
-from rar.runtime.session import ORDER
+from rar.runtime.session import CHOICES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CODE = '''"""Made by `rar-export triton`."""
@@ -128,8 +128,8 @@ def write_model(repository: str | os.PathLike[str], name: str, model: Model) -> 
 def _check(model: Model) -> None:
     if model.rank not in (None, *RANKS):
         raise InputError(f"rank {model.rank!r} is unknown; choose {', '.join(RANKS)}")
-    if model.provider not in ("auto", *ORDER):
-        raise InputError(f"provider {model.provider!r} is unknown; choose auto, {', '.join(ORDER)}")
+    if model.provider not in CHOICES:
+        raise InputError(f"provider {model.provider!r} is unknown; choose {', '.join(CHOICES)}")
     for option, value, least in (
         ("batch", model.batch, 1),
         ("instances", model.instances, 1),

@@ -15,6 +15,7 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "faiss": "interchange",
     "huggingface_hub": "hub",
+    "openvino": "openvino",
     "pyarrow": "interchange",
     "ray": "ray",
     "shtab": "completion",

@@ -21,7 +21,7 @@ from ..rank.protocol import RankerOptions, Spec
 from ..rank.rankers import RANKERS, RANKS
 from ..recognizer import Recognizer
 from ..result import Result, Skipped
-from ..session import ORDER
+from ..session import CHOICES
 from . import boxes, engine, show, video
 from .arguments import Parser
 from .guard import guard
@@ -69,7 +69,7 @@ def parser() -> Parser:
     top.add_argument(
         "--provider",
         default="auto",
-        choices=["auto", *ORDER],
+        choices=CHOICES,
         help="what runs the models (default: the best there is)",
     )
     top.add_argument("--verbose", action="store_true", help="say what runs the models, and why nothing faster does")

@@ -7,6 +7,9 @@ from functools import cache
 
 from .. import _native
 
+# Of x86: with one of them products of uint8 and int8 are summed in 32 bits, without in 16, with saturation.
+VNNI = ("avx_vnni", "avx512_vnni")
+
 
 @cache
 def instruction_sets() -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from .onnxruntime import options as provider_options
 from .onnxruntime.graph import OnnxSession
 from .onnxruntime.obstacles import check_provider
 from .onnxruntime.options import Options
+from .openvino.graph import OPENVINO, PRECISION, OpenVinoSession
+from .openvino.graph import library as openvino_library
 from .protocol import Session, closed
 from .tensorrt import stored
 from .tensorrt.engine import EngineSession
@@ -29,6 +31,10 @@ _LOG = logging.getLogger("rar")
 ENGINE = "engine"
 # The order in which `auto` tries providers, best first.
 ORDER = (ENGINE, "tensorrt", "tensorrt-rtx", "cuda", "cpu")
+# What can be asked for. OpenVINO only by name: where it is faster than `cpu`, and right, is seen on the device.
+CHOICES = ("auto", *ORDER, OPENVINO)
+# OpenVINO's names of what it computes in, where that is less than fp32 -> the limits that it is held to.
+_LOWER = {"bf16": "bf16", "f16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class _Opened:
     Attributes:
         session: The session.
         place: What runs it.
-        precision: An engine's precision; None for the graph's own.
+        precision: What it computes in, if that may be less than the graph's own precision; or None.
     """
 
     session: Session
@@ -65,8 +71,8 @@ class Sessions:
     Args:
         bundle: The bundle.
         provider: `engine` for the bundle's engines of TensorRT or TensorRT-RTX, one of `PROVIDERS` for ONNX Runtime,
-            or `auto` for the first of `ORDER` that runs a graph, with one line to the log `rar` about the skipped
-            ones.
+            `openvino`, or `auto` for the first of `ORDER` that runs a graph, with one line to the log `rar` about the
+            skipped ones.
         threads: Threads within an operator on the CPU; None for one per core.
         options: Provider -> its options, which override the bundle's; see `options`.
 
@@ -80,8 +86,8 @@ class Sessions:
     def __init__(
         self, bundle: Bundle, provider: str = "auto", threads: int | None = None, options: Options | None = None
     ) -> None:
-        if provider not in ("auto", *ORDER):
-            raise InputError(f"provider {provider!r} is unknown; choose auto, {', '.join(ORDER)}")
+        if provider not in CHOICES:
+            raise InputError(f"provider {provider!r} is unknown; choose {', '.join(CHOICES)}")
         self._bundle, self._provider, self._threads = bundle, provider, threads
         self._options = provider_options.check(options)
         self.running: dict[str, str] = {}
@@ -175,6 +181,8 @@ class Sessions:
     def _open(self, provider: str, component: str, path: Path, fp16: bool) -> _Opened:
         if provider == ENGINE:
             return self._engine(f"{component}/{path.name}")
+        if provider == OPENVINO:
+            return self._openvino(component, path)
         return self._onnx(provider, component, path, fp16)
 
     def _hold(self, component: str, name: str, opened: _Opened) -> None:
@@ -218,6 +226,15 @@ class Sessions:
         place = checks.Place(provider, f"onnxruntime {ort.__version__}", processor, told)
         used = settings(self._cache(provider, component, path))
         return _Opened(OnnxSession(path, provider, self._threads, fp16=fp16, options=used), place)
+
+    def _openvino(self, component: str, path: Path) -> _Opened:
+        version = openvino_library().__version__
+        of_bundle = provider_options.of_bundle(self._bundle, component)
+        options = provider_options.merged(OPENVINO, Path(), (), of_bundle, self._options)
+        told = ", ".join(f"{name} {value}" for name, value in sorted(options.items()))
+        place = checks.Place(OPENVINO, f"openvino {version}", cpu.describe(), told)
+        session = OpenVinoSession(path, self._threads, options=options)
+        return _Opened(session, place, _LOWER.get(options.get(PRECISION, "")))
 
     def _cache(self, provider: str, component: str, path: Path) -> Path:
         """A provider's folder for the compiled form of this graph, for this GPU and this ONNX Runtime."""

@@ -18,7 +18,7 @@ class Session(Protocol):
     """A loaded graph: named NumPy arrays in, named NumPy arrays out. Several threads may call it.
 
     Attributes:
-        provider: What runs it; see `PROVIDERS`.
+        provider: What runs it; see `session.CHOICES`.
         outputs: Names of the graph's outputs.
         device: Makes the tensors that stay between runs.
     """

@@ -22,7 +22,7 @@ from rar.runtime.cli.arguments import Parser
 from rar.runtime.cli.guard import guard
 from rar.runtime.errors import InputError
 from rar.runtime.picture.load import Reading
-from rar.runtime.session import ORDER
+from rar.runtime.session import CHOICES
 
 from .limits import Keys, Limits
 
@@ -74,7 +74,7 @@ def _parser() -> Parser:
     parser.add_argument("--certificate-key", metavar="FILE", help="its key (.pem)")
     parser.add_argument("--pictures", metavar="DIR", help="where the memory's pictures lie, to show them on the page")
     parser.add_argument("--model-name", default="rar", metavar="NAME", help="in /v2/models/NAME (default: %(default)s)")
-    parser.add_argument("--provider", default="auto", choices=["auto", *ORDER], help="what runs the models")
+    parser.add_argument("--provider", default="auto", choices=CHOICES, help="what runs the models")
     parser.add_argument("--threads", type=int, metavar="N", help="of each session (default: one a core)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at once (default: 16)")
     parser.add_argument(

@@ -39,13 +39,15 @@ def key_of(bundle: Bundle, component: str, graph: str, place: Place, precision: 
         component: The graph's component.
         graph: The graph's name in it; exported with runs.
         place: What runs the graph.
-        precision: A key of `LIMITS`, if the graph runs in another precision than its own.
+        precision: A key of `LIMITS`: what computes the graph, if that is another precision than its own. The wider
+            limits of the two count.
 
     Raises:
         BundleError: The manifest does not name the graph's precision.
     """
     part = bundle.component(component)
-    limit = LIMITS[precision or graph_precision(bundle, component, graph)]
+    own = graph_precision(bundle, component, graph)
+    limit = min((LIMITS[own], LIMITS[precision or own]), key=lambda limit: limit.mean)
     files = [part.files[name].sha256 for name in (graph, f"{graph}.data", check_file(graph)) if name in part.files]
     return Key(f"{component}/{graph}", hashlib.sha256("\n".join(files).encode()).hexdigest(), place, limit)
 
@@ -80,5 +82,5 @@ def failure(bundle: Bundle, key: Key, measured: Measured) -> str:
         f"{bundle.root}: {key.graph} on {key.place} is too far from fp32 on the inputs it was exported with: "
         f"{measured}; the limits are {key.limit}. Nothing is answered with it: choose another --provider, export the "
         "bundle at a higher --precision, or install another version of the library; "
-        f"`rar-export verify {bundle.root}` shows all graphs"
+        f"`rar-export verify {bundle.root} --provider {key.place.provider}` shows all graphs"
     )

@@ -35,6 +35,7 @@ class Limit:
 LIMITS: Mapping[str, Limit] = {
     "fp32": Limit(0.9999, 0.9999),
     "fp16": Limit(0.999, 0.9995),
+    "bf16": Limit(0.99, 0.995),
     "int8": Limit(0.90, 0.98),
     "fp8": Limit(0.90, 0.98),
     "int4": Limit(0.80, 0.90),

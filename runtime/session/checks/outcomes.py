@@ -43,7 +43,7 @@ class Place:
     """Everything except the graph that its results depend on.
 
     Attributes:
-        provider: What runs it; see `session.ORDER`.
+        provider: What runs it; see `session.CHOICES`.
         library: Name and version, such as `onnxruntime 1.32.0`.
         processor: The GPU's architecture or the CPU's instruction sets, not the model name.
         settings: The provider's settings, or those that an engine was built with.

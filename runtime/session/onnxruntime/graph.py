@@ -14,7 +14,7 @@ import numpy as np
 from ...bundle.files import utf8_path
 from ...errors import BundleError, InputError, OutOfMemoryError, ProviderError, RarError
 from ...machine.cores import usable_cores
-from ...machine.cpu import instruction_sets
+from ...machine.cpu import VNNI, instruction_sets
 from ...machine.process import bind, check_process
 from ..batches import Into, Values, batch_axis, run_or_halve
 from ..cuda.device import cuda_or_host
@@ -34,8 +34,6 @@ _NO_MEMORY = (
     "bad allocation",
 )
 _DEVICE_FAILED = ("CUDA failure", "CUDA error", "CUBLAS", "CUDNN", "no kernel image", "TensorRT EP")
-# Instruction sets whose products of uint8 and int8 are summed in 32 bits.
-_VNNI = ("avx_vnni", "avx512_vnni")
 
 
 class OnnxSession:
@@ -163,7 +161,7 @@ def session_options(threads: int | None = None) -> Any:
     # x86 without VNNI adds two products of uint8 and int8 in 16 bits with saturation, so results differ from all other
     # processors. This option makes ONNX Runtime multiply by uint8, which accumulates in 32 bits. With VNNI nothing
     # saturates, and the option would only keep ONNX Runtime from using it: int8 took 2.4 times as long.
-    if not any(name in _VNNI for name in instruction_sets()):
+    if not any(name in VNNI for name in instruction_sets()):
         settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 

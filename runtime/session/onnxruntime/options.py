@@ -1,6 +1,6 @@
-"""Options of ONNX Runtime's providers: this package's own, then a bundle's, then the caller's.
+"""Options of ONNX Runtime's providers and of OpenVINO: this package's own, then a bundle's, then the caller's.
 
-Names and values are ONNX Runtime's, as strings. A bundle may come from a stranger, so only those of its options are
+Names and values are the library's, as strings. A bundle may come from a stranger, so only those of its options are
 accepted that cannot name a file or an address.
 """
 
@@ -23,6 +23,7 @@ _DEFAULTS: Options = {
     "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
     "tensorrt": {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"},
     "tensorrt-rtx": {},
+    "openvino": {},  # its session has its own
 }
 # The options of each that name our cache folder.
 _FOLDERS = {
@@ -45,6 +46,7 @@ _FROM_BUNDLES = {
         "enable_cuda_graph", "nv_max_workspace_size", "nv_op_types_to_exclude", "nv_profile_max_shapes",
         "nv_profile_min_shapes", "nv_profile_opt_shapes",
     },
+    "openvino": {"INFERENCE_PRECISION_HINT"},
 }  # fmt: skip
 
 

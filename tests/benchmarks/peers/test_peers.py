@@ -48,6 +48,22 @@ def test_retrieval_finds_the_pictures_of_the_memory(
     assert opened.says().get("cosine", 1.0) > 0.99
 
 
+@pytest.mark.parametrize("name", ["rar-openvino", "rar-openvino-fp32"])
+def test_this_runtime_on_openvino_is_one_of_them(terms: Terms, class_pictures: list[Path], name: str) -> None:
+    (peer,) = stacks.chosen([name])
+    if reason := peer.missing():
+        pytest.skip(reason)
+    opened = peer.open(replace(terms, fp32=terms.bundle))
+    assert opened.answer(class_pictures, 8) == [path.parent.name for path in class_pictures]
+    assert opened.says()["provider"] == "openvino"
+
+
+def test_bf16_is_computed_from_a_bundle_at_fp32(terms: Terms) -> None:
+    (peer,) = stacks.chosen(["rar-openvino-bf16"])
+    with pytest.raises(RarError, match="name that bundle with --fp32"):
+        stacks.prepare(terms, [peer])
+
+
 @pytest.mark.parametrize("name", ["transformers-generate", "rar-paper"])
 def test_ranking_answers_with_what_was_retrieved(
     openclip_pictures: Path,

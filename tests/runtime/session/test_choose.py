@@ -60,7 +60,7 @@ def test_what_was_asked_for_by_name_runs_or_nothing_does(tiny_bundle: Path, prov
 
 
 def test_unknown_providers_and_options(tiny_bundle: Path) -> None:
-    with pytest.raises(InputError, match="choose auto, engine, tensorrt, tensorrt-rtx, cuda, cpu"):
+    with pytest.raises(InputError, match="choose auto, engine, tensorrt, tensorrt-rtx, cuda, cpu, openvino"):
         Sessions(Bundle.open(tiny_bundle), "gpu")
     with pytest.raises(InputError, match="options for an unknown provider"):
         Sessions(Bundle.open(tiny_bundle), options={"gpu": {}})

@@ -1,0 +1,1 @@
+"""Graphs in OpenVINO, on the CPU."""
