@@ -21,7 +21,7 @@ from .. import record
 from .measure import PRECISIONS, Asked, measure, write
 from .models import WRITERS, Shape
 from .shapes import PUBLISHED, SIZES
-from .table import table
+from .table import put, table
 
 _LEFT_OUT = ("3b", "4b", "7b")  # by default: their weights at fp32 fill 16 to 32 GB
 _SPARE = 1 << 30
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work", metavar="DIR", help="where models are made for the time: up to 9 bytes a parameter, on a disk"
     )
     parser.add_argument("--out", metavar="FILE", help="result file (.json)")
+    parser.add_argument("--document", metavar="FILE", help="Markdown whose table of this form becomes the result's")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
                 result["results"] = sorted([*kept, row], key=_order)
                 record.write(result, args.out)
     print(table(result))
+    if args.document:
+        put(Path(args.document), table(result))
     return int(failed)
 
 

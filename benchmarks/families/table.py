@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from rar.export.pictures.rows import read_text
+from rar.runtime.errors import InputError
 
 from .measure import PRECISIONS
 
@@ -27,6 +31,21 @@ def table(result: dict[str, Any]) -> str:
         models.setdefault((row["family"], row["shape_of"] or "tiny"), {})[row["precision"]] = row
     lines = [_HEAD, ["---"] * len(_HEAD), *(_line(*name, rows) for name, rows in models.items())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put(document: Path, made: str) -> None:
+    """Replaces the table with the same head in a Markdown file.
+
+    Raises:
+        InputError: It has none, or cannot be read.
+    """
+    text = read_text(document)
+    head = made.split("\n", 1)[0]
+    before, found, after = text.partition(head)
+    if not found:
+        raise InputError(f"{document}: has no table that begins with {head}")
+    _, end, rest = after.partition("\n\n")
+    document.write_text(before + made + end + rest, encoding="utf-8")
 
 
 def _line(family: str, name: str, rows: dict[str, dict[str, Any]]) -> list[str]:

@@ -25,7 +25,9 @@ def test_each_family_has_a_published_shape_or_shares_one() -> None:
 def test_the_smallest_model_is_measured_at_three_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "families.json"
     argv = ["families", "--sizes", "tiny", "--only", "smolvlm", "--rounds", "5", "--threads", "1"]
-    assert main([*argv, "--work", str(tmp_path), "--out", str(out)]) == 0
+    document = tmp_path / "document.md"
+    document.write_text(f"one\n\n{table({'results': []})}\n| old |\n\ntwo\n")
+    assert main([*argv, "--work", str(tmp_path), "--out", str(out), "--document", str(document)]) == 0
     result = record.read(out)
     rows = {row["precision"]: row for row in result["results"]}
     assert list(rows) == ["fp32", "int8", "int4"]
@@ -37,7 +39,8 @@ def test_the_smallest_model_is_measured_at_three_precisions(tmp_path: Path, caps
         assert row["rank"]["tokens"]["picture"] == 4
     assert rows["fp32"]["graph_bytes"]["all"] > rows["int8"]["graph_bytes"]["all"]
     assert table(result) in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [out]
+    assert document.read_text() == f"one\n\n{table(result)}\n\ntwo\n"
+    assert {*tmp_path.iterdir()} == {out, document}
     # What is there is kept, if it was measured here.
     result["results"] = [{**row, "family": "llava"} for row in result["results"]]
     out.write_text(json.dumps(result))
