@@ -49,6 +49,10 @@ _COMMANDS = {
         "`rar-serve` under load on loopback, with changes of its memory, beside the library's stream",
     ),
     "ray": ("ray.command", "Ray Data on this machine beside the library alone, and two nodes beside one"),
+    "families": (
+        "families.command",
+        "export and ranking of an MLLM of every family, tiny and in published shapes: seconds, bytes, memory",
+    ),
     "footprint": ("footprint", "install size, opening time and memory of the runtime process"),
     "first-contact": (
         "first_contact",

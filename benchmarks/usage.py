@@ -39,3 +39,16 @@ def memory(process: int | None = None) -> Memory:
         raise RarError(f"the memory of a process is read from /proc, which is not there ({error})") from error
     told = dict(line.split(":", 1) for line in lines if ":" in line)
     return Memory(*(1024 * int(told.get(key, "0").split()[0]) for key in ("VmRSS", "VmHWM", "RssAnon")))
+
+
+def available() -> int:
+    """Bytes of memory that the machine can still give to a process.
+
+    Raises:
+        RarError: This is no Linux.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise RarError(f"the machine's memory is read from /proc, which is not there ({error})") from error
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rar.runtime.errors import ExportError
 
+from .optimize import optimize
+
 if TYPE_CHECKING:
     import onnx
     import torch
@@ -59,6 +61,7 @@ def export_onnx(
                 input_names=list(inputs),
                 output_names=list(outputs),
                 verbose=False,
+                optimize=False,
             )
     except Exception as error:  # the exporter wraps every error of the model
         raise ExportError(
@@ -71,6 +74,7 @@ def export_onnx(
         raise ExportError(
             f"PyTorch exported nothing for {type(module).__name__}; choose another model, or another version of PyTorch"
         )
+    optimize(program.model)
     # Through a file: a protobuf message is limited to 2 GB, and weights beside the graph do not count.
     program.save(str(path), external_data=True)
     model = onnx.load(str(path), load_external_data=False)

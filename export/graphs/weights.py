@@ -67,6 +67,8 @@ class Rewriter:
         self._names: Counter[str] = Counter()
         self._nodes: list[list[onnx.NodeProto]] = [[node] for node in self.model.graph.node]
         self._place = 0
+        self._makers = {name: node for node in self.model.graph.node for name in node.output}
+        self._users = Counter(name for node in self.model.graph.node for name in node.input)
         products = map(self._product, range(len(self._nodes)), self.model.graph.node)
         self.products = [product for product in products if product is not None]
 
@@ -90,14 +92,13 @@ class Rewriter:
             name: The input.
             scale: float32 [K].
         """
-        makers = [node for node in self.model.graph.node if name in node.output]
-        users = sum(list(node.input).count(name) for node in self.model.graph.node)
+        maker = self._makers.get(name)
         uses = sum(product.input == name for product in self.products)
-        if len(makers) != 1 or makers[0].op_type != "Mul" or users != uses:
+        if maker is None or maker.op_type != "Mul" or self._users[name] != uses:
             return False
-        for position, gain in enumerate(makers[0].input):
+        for position, gain in enumerate(maker.input):
             if gain in self._initializers and self.array(gain).shape == scale.shape:
-                makers[0].input[position] = self.constant("gain", self.array(gain) * scale)
+                maker.input[position] = self.constant("gain", self.array(gain) * scale)
                 return True
         return False
 

@@ -22,6 +22,7 @@ from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import ExportError
 from rar.runtime.picture.load import load_image
 from rar.runtime.rank.mllm.prompt import Prompt
+from rar.runtime.stages import in_stage
 
 from ..graphs.checks import store_runs
 from ..pictures import prepare
@@ -72,7 +73,8 @@ def export_mllm(
     if mllm.preprocess is not None and mllm.reference_preprocess is not None:
         own, photos = mllm.reference_preprocess, package_photos()[:_PICTURES]
         checks["preprocess"] = prepare.compare(mllm.preprocess, own, mllm.source, photos, prepare.SQUARE, mllm.rounded)
-    cases = parity.make_cases(mllm, prompt, pictures, compare.GREEDY if precision == "fp32" else 0)
+    with in_stage("references"):
+        cases = parity.make_cases(mllm, prompt, pictures, compare.GREEDY if precision == "fp32" else 0)
     calibrating, comparing = (cases, cases) if precision == "fp32" or len(cases) < 2 else (cases[::2], cases[1::2])
     try:
         sees = None if encoder is None else encoder.component("clip").fingerprint
@@ -101,26 +103,30 @@ def _write(mllm: Mllm, out: str | os.PathLike[str], precision: Precision, ready:
             # Inside the bundle's folder: a model's fp32 weights may be more than /tmp holds.
             with tempfile.TemporaryDirectory(prefix=".fp32-", dir=staging.folder) as scratch:
                 bar.set_description(f"{name} to ONNX")
-                export_graph(mllm, name, full := Path(scratch) / f"{name}.onnx")
+                with in_stage("trace"):
+                    export_graph(mllm, name, full := Path(scratch) / f"{name}.onnx")
                 bar.update()
                 bar.set_description(f"{name} to {precision}")
                 samples = partial(parity.samples, mllm, name, ready.prompt, ready.calibrating)
-                schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision, samples)
+                with in_stage("convert"):
+                    schemes[name] = convert(name, full, staging.folder / f"{name}.onnx", precision, samples)
                 bar.update()
-        graphs = compare.Graphs.open(
-            staging.folder, mllm.form, fp16=any(scheme["scheme"] == "fp16" for scheme in schemes.values())
-        )
-        logits = compare.compare(graphs, ready.prompt, ready.comparing, precision)
-        held = {
-            f"{name}.onnx": store_runs(
-                staging.folder,
-                f"{name}.onnx",
-                parity.runs(mllm, name, ready.prompt, ready.comparing[0]),
-                getattr(graphs, name),
-                schemes[name]["scheme"].split()[0],
+        with in_stage("compare"):
+            graphs = compare.Graphs.open(
+                staging.folder, mllm.form, fp16=any(scheme["scheme"] == "fp16" for scheme in schemes.values())
             )
-            for name in GRAPHS
-        }
+            logits = compare.compare(graphs, ready.prompt, ready.comparing, precision)
+        with in_stage("checks"):
+            held = {
+                f"{name}.onnx": store_runs(
+                    staging.folder,
+                    f"{name}.onnx",
+                    parity.runs(mllm, name, ready.prompt, ready.comparing[0]),
+                    getattr(graphs, name),
+                    schemes[name]["scheme"].split()[0],
+                )
+                for name in GRAPHS
+            }
         mllm.tokenizer.save(str(staging.folder / "tokenizer.json"))
         write_json(staging.folder / "prompt.json", ready.settings)
         if mllm.preprocess is not None:

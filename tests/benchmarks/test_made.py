@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from rar.benchmarks.made import made
+from rar.benchmarks.usage import available
 from rar.runtime.errors import RarError
 
 
@@ -20,6 +22,10 @@ def _write(name: str, folder: Path) -> None:
 def _fail(folder: Path) -> None:
     (folder / "half").write_text("half")
     raise RarError("stopped")
+
+
+def _wait(folder: Path) -> None:
+    time.sleep(60)
 
 
 def _take(folder: Path) -> None:
@@ -50,6 +56,12 @@ def test_what_was_interrupted_is_made_again(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     made(tmp_path / "a", {}, partial(_write, "whole"))
     assert {file.name for file in tmp_path.rglob("*")} == {"a", "whole", "made.json"}
+
+
+def test_a_process_is_killed_before_the_machine_has_no_memory_left(tmp_path: Path) -> None:
+    with pytest.raises(RarError, match="the machine had no more memory for it"):
+        made(tmp_path / "a", {}, _wait, spare=available() + (1 << 40))
+    assert not (tmp_path / "a").exists()
 
 
 def test_peak_memory_is_seen_and_mapped_files_are_no_part_of_it(tmp_path: Path) -> None:

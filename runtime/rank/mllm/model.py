@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,9 @@ import tokenizers
 
 from ...bundle.files import utf8_path
 from ...bundle.manifest import Bundle
-from ...encoder.clip import Clip
 from ...errors import BundleError, InputError
 from ...picture.preprocess import Preprocess
-from ...session import Session
+from ...session import Session, Sessions
 from ..protocol import Query
 from .decoder import Decoder
 from .info import MllmInfo
@@ -24,6 +24,20 @@ from .tree import Positions
 Floats = npt.NDArray[np.float32]
 
 _PICTURES_A_RUN = 16
+
+
+class Encoder(Protocol):
+    """What of a bundle's encoder an MLLM needs; `Clip` has it."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Opens the graphs."""
+        ...
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it gives the features that some models see pictures by."""
+        ...
 
 
 class Mllm:
@@ -48,7 +62,7 @@ class Mllm:
     def __init__(
         self,
         bundle: Bundle,
-        clip: Clip,
+        clip: Encoder,
         threads: int | None = None,
         *,
         budget: int | None = None,
@@ -99,7 +113,7 @@ class Mllm:
         return np.stack(features)
 
 
-def _check_encoder(bundle: Bundle, clip: Clip, info: MllmInfo) -> None:
+def _check_encoder(bundle: Bundle, clip: Encoder, info: MllmInfo) -> None:
     if info.encoder != bundle.component("clip").fingerprint or not clip.has_features:
         raise BundleError(
             f"{bundle.root}: the MLLM was made for another encoder's features; export the encoder and the MLLM again"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,9 +205,18 @@ def test_an_incomplete_hugging_face_folder_is_refused(missing: str, hugging_face
         huggingface.load(str(folder))
 
 
-def test_another_hugging_face_architecture_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ExportError, match=r"is a bert model; supported are clip, .*, dinov2, .*, dinov3_vit"):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "bert"},
+        # nomic-ai/nomic-embed-vision-v1.5, whose network is code of its own.
+        {"model_type": "nomic_bert", "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling.NomicVisionModel"}},
+    ],
+)
+def test_another_hugging_face_architecture_is_refused_by_name(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    message = rf"is a {config['model_type']} model; supported are clip, .*, dinov2, .*, dinov3_vit"
+    with pytest.raises(ExportError, match=message):
         huggingface.load(str(tmp_path))
 
 

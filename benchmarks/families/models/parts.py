@@ -1,11 +1,15 @@
 # ruff: noqa: S106  # tokens of a vocabulary are no passwords
-"""What the tiny models share: tokenizers trained on the spot, a decoder's shape, and how a model is written."""
+"""What the random models share: their shapes, tokenizers trained on the spot, and how a model is written."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rar.runtime.errors import InputError
 
 LLAMA = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -13,13 +17,36 @@ LLAMA = {
 }  # fmt: skip
 
 
-def skip_unless_known(config: str) -> None:
-    """Skips a test of a family that the installed transformers does not know yet."""
-    import pytest
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that a model's configuration names.
+
+    Attributes:
+        picture: Side of a picture, or of one tile, in pixels.
+        vision: Settings of the picture tower.
+        text: Settings of the language model; without `vocab_size` it is the tokenizer's.
+        model: Settings of the whole model.
+        dtype: The type that the weights are written in.
+    """
+
+    picture: int
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any] = field(default_factory=lambda: LLAMA)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+
+def library(config: str) -> Any:
+    """The installed transformers; its names differ between the versions, as no type checker knows.
+
+    Raises:
+        InputError: It has no such configuration.
+    """
     import transformers
 
     if not hasattr(transformers, config):
-        pytest.skip(f"transformers {transformers.__version__} has no {config}")
+        raise InputError(f"transformers {transformers.__version__} has no {config}; install a newer one")
+    return transformers
 
 
 def corpus() -> list[str]:
@@ -82,7 +109,10 @@ def sentencepiece_like(prepend: str) -> Any:
     return made
 
 
-def save(model: Any, stop: int, folder: Path) -> Path:
+def save(model: Any, stop: int, folder: Path, shape: Shape) -> Path:
+    """Writes a model whose answers end by the token `stop`."""
+    import torch
+
     model.generation_config.eos_token_id = stop
-    model.save_pretrained(folder)
+    model.to(getattr(torch, shape.dtype)).save_pretrained(folder)
     return folder

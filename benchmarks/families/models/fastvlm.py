@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .parts import LLAMA, byte_level, save, skip_unless_known
+from .parts import Shape, byte_level, library, save
 
 # That of transformers' conversion of apple/FastVLM-0.5B.
 FASTVLM_CHAT = (
@@ -19,32 +19,39 @@ FASTVLM_CHAT = (
 )
 
 
-def write_fastvlm(folder: Path) -> Path:
-    """FastVLM: five narrow stages of FastViTHD, projector, Qwen2; 4 tokens a picture."""
-    import torch
-    import transformers
+# Five narrow stages; the last two attend by heads of 32, and a convolution doubles the width of the last.
+TINY = Shape(128, {"hidden_size": 64, "layers": [1] * 5, "embed_dims": [16, 16, 32, 32, 32]})
 
-    skip_unless_known("FastVlmConfig")
+
+def write_fastvlm(folder: Path, shape: Shape = TINY) -> Path:
+    """FastVLM: FastViTHD, projector, Qwen2; a token for each 64 by 64 pixels, 4 in the tiny model.
+
+    Raises:
+        InputError: See `library`.
+    """
+    import torch
+
+    transformers = library("FastVlmConfig")
     tokenizer = transformers.Qwen2TokenizerFast(
         tokenizer_object=byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]),
         eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>", chat_template=FASTVLM_CHAT,
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
     transformers.CLIPImageProcessor(
-        size={"shortest_edge": 128}, crop_size={"height": 128, "width": 128},
+        size={"shortest_edge": shape.picture}, crop_size={"height": shape.picture, "width": shape.picture},
         image_mean=[0.0] * 3, image_std=[1.0] * 3,
     ).save_pretrained(folder)  # fmt: skip
-    # The last two stages attend by heads of 32; a convolution doubles the width of the last.
-    narrow = {"layers": [1] * 5, "embed_dims": [16, 16, 32, 32, 32]}
+    stages = {name: value for name, value in shape.vision.items() if name != "hidden_size"}
     torch.manual_seed(0)
     config = transformers.FastVlmConfig(
         vision_config={
             "model_type": "timm_wrapper", "architecture": "fastvit_mci3", "do_pooling": True, "global_pool": "avg",
-            "hidden_size": 64, "model_args": {"inference_mode": True, **narrow},
+            "hidden_size": shape.vision["hidden_size"], "model_args": {"inference_mode": True, **stages},
         },
-        text_config=transformers.Qwen2Config(**LLAMA, vocab_size=len(tokenizer)),
+        text_config=transformers.Qwen2Config(**{"vocab_size": len(tokenizer), **shape.text}),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=4,
+        image_seq_length=(shape.picture // 64) ** 2,
+        **shape.model,
     )  # fmt: skip
     model = transformers.FastVlmForConditionalGeneration(config)
     with torch.no_grad():
@@ -54,4 +61,4 @@ def write_fastvlm(folder: Path) -> Path:
                 weight.fill_(1)
             elif weight.ndim > 1:
                 weight.normal_(0, weight[0].numel() ** -0.5)
-    return save(model, tokenizer.eos_token_id, folder)
+    return save(model, tokenizer.eos_token_id, folder, shape)

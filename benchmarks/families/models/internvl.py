@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from .parts import LLAMA, byte_level, save
+from .parts import LLAMA, Shape, byte_level, library, save
 
 # That of OpenGVLab/InternVL3-1B-hf, less what it does with videos.
 INTERNVL_CHAT = (
@@ -19,11 +17,21 @@ INTERNVL_CHAT = (
 )
 
 
-def write_internvl(folder: Path, language: Any = None, shape: Mapping[str, Any] = MappingProxyType({})) -> Path:
-    """InternVL: InternViT, pixel shuffle, Qwen2; 4 tokens a tile."""
-    import torch
-    import transformers
+TINY = Shape(
+    56,
+    {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "patch_size": [14, 14], "layer_scale_init_value": 1.0,
+    },
+)  # fmt: skip
+TINY35 = Shape(TINY.picture, TINY.vision, {**LLAMA, "head_dim": 16})
 
+
+def write_internvl(folder: Path, shape: Shape = TINY, language: Any = None) -> Path:
+    """InternVL3: InternViT, pixel shuffle, Qwen2; 4 tokens a tile in the tiny model."""
+    import torch
+
+    transformers = library("InternVLConfig")
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
     tokenizer = transformers.Qwen2TokenizerFast(
         tokenizer_object=byte_level(special),
@@ -34,22 +42,18 @@ def write_internvl(folder: Path, language: Any = None, shape: Mapping[str, Any] 
         },
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
-    transformers.GotOcr2ImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
-    vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": [56, 56], "patch_size": [14, 14], "layer_scale_init_value": 1.0,
-    }  # fmt: skip
+    transformers.GotOcr2ImageProcessor(size={"height": shape.picture, "width": shape.picture}).save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.InternVLConfig(
-        vision_config=transformers.InternVLVisionConfig(**vision),
-        text_config=(language or transformers.Qwen2Config)(**LLAMA, **shape, vocab_size=len(tokenizer)),
+        vision_config=transformers.InternVLVisionConfig(**shape.vision, image_size=[shape.picture] * 2),
+        text_config=(language or transformers.Qwen2Config)(**{"vocab_size": len(tokenizer), **shape.text}),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        **shape.model,
     )
-    return save(transformers.InternVLForConditionalGeneration(config), tokenizer.eos_token_id, folder)
+    return save(transformers.InternVLForConditionalGeneration(config), tokenizer.eos_token_id, folder, shape)
 
 
-def write_internvl35(folder: Path) -> Path:
+def write_internvl35(folder: Path, shape: Shape = TINY35) -> Path:
     """InternVL3.5: the same with Qwen3."""
-    import transformers
-
-    return write_internvl(folder, transformers.Qwen3Config, {"head_dim": 16})
+    transformers = library("Qwen3Config")
+    return write_internvl(folder, shape, transformers.Qwen3Config)
