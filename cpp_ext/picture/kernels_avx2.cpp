@@ -135,7 +135,7 @@ struct Isa {
     static void box_pass(const std::uint8_t* in, std::uint8_t* out, std::int64_t count, const BoxWeights& weights) {
         constexpr std::int64_t kWidest = (std::numeric_limits<std::int16_t>::max() / 255 - 1) / 2;
         if (weights.radius > kWidest) return box_pass_lines(in, out, count, weights);
-        for (int line = 0; line < kLines; line += 32) box_pass_block(in + line, out + line, count, weights);
+        for (int line = 0; line < kLines; line += kBlock) box_pass_words(in + line, out + line, count, weights);
     }
 
     // 32 bytes widened to 16 bits: 0 … 7 and 16 … 23 in `low`, the others in `high`.
@@ -146,7 +146,7 @@ struct Isa {
         __m256i low, high;
     };
 
-    static void box_pass_block(const std::uint8_t* in, std::uint8_t* out, std::int64_t count,
+    static void box_pass_words(const std::uint8_t* in, std::uint8_t* out, std::int64_t count,
                                const BoxWeights& weights) {
         const std::int64_t last = count - 1;
         const std::int64_t radius = weights.radius;

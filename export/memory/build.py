@@ -33,7 +33,7 @@ from rar.runtime.rank.protocol import Rank
 from ..interchange import Embeddings
 from ..pictures import labelled
 from ..pictures.check import Duplicates, Tell, check_images
-from ..pictures.embed import EmbeddedPictures
+from ..pictures.embed import EmbeddedPictures, Embedder
 from ..pictures.labelled import LabelledImage
 from .near import near_duplicates
 
@@ -78,6 +78,7 @@ def build_memory(
     duplicates: Duplicates = "keep",
     tell: Tell = lambda line: None,
     reading: Reading | None = None,
+    embedder: Embedder | None = None,
 ) -> dict[str, Any]:
     """Embeds a source and writes the bundle's memory, replacing the existing one.
 
@@ -102,6 +103,7 @@ def build_memory(
             same are listed.
         tell: Is given what was found in the pictures, line by line.
         reading: How large pictures may be; None for the defaults.
+        embedder: What embeds the pictures; None for this process.
 
     Returns:
         The manifest's entry.
@@ -143,7 +145,7 @@ def build_memory(
         if not source.images:
             return _write(bundle, clip, source, (), named, dim, index, lock, info)
         with EmbeddedPictures(bundle, clip, source.images, reading) as pictures:
-            pictures.embed()
+            pictures.embed(embedder)
             written = _write(bundle, clip, source, pictures, named, dim, index, lock, info)
         for line in near_duplicates(Memory.open(bundle.root, threads=threads)):
             tell(line)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..interchange import Embeddings
     from ..options import Commands
+    from ..pictures.embed import Embedder
     from ..pictures.labelled import LabelledImage
 
 
@@ -89,6 +90,8 @@ def _memory_parser(commands: Commands) -> None:
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
     memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
     add_device(memory)
+    memory.add_argument("--engine", choices=["ray"], help="embed the pictures on a Ray cluster (extra `ray`)")
+    memory.add_argument("--address", metavar="A", help="of the cluster, such as auto (default: one for this job, here)")
     memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
     memory.set_defaults(run=_memory)
 
@@ -166,6 +169,7 @@ def _memory(args: argparse.Namespace) -> None:
     if args.embeddings and args.shots:
         raise InputError("--embeddings replaces --images and --shots; give one or the other")
     embeddings = _embeddings(args)
+    embedder = _embedder(args)
     if not (args.images or args.embeddings or args.classes or args.descriptions):
         raise InputError("nothing to remember; give --images, --embeddings, --classes or --descriptions")
     images = _images(args.images) if args.images else []
@@ -196,6 +200,7 @@ def _memory(args: argparse.Namespace) -> None:
             duplicates=args.duplicates,
             tell=_tell,
             reading=_reading(args),
+            embedder=embedder,
         )
     except BaseException:
         if args.out:
@@ -214,6 +219,20 @@ def _memory(args: argparse.Namespace) -> None:
     if bare := [name for name in names if name not in source.descriptions]:
         print(f"{len(bare)} classes have no description, as {bare[0]!r}; WCA and GRAIN go by their names")
     print(f"next: `rar-recognize {target.root} PICTURE`, or `rar-export inspect {target.root} --html OUT.html` to look")
+
+
+def _embedder(args: argparse.Namespace) -> Embedder | None:
+    if args.engine is None:
+        if args.address is not None:
+            raise InputError("--address goes only with --engine")
+        return None
+    if not args.images:
+        raise InputError("--engine embeds pictures; give --images, or leave it out")
+    # The one place where the tools reach for what is built on them, and only where a user asks.
+    from rar.serving.ray.embed import RayEmbedder
+
+    # The bundle that exists already: a copy would have to be on all nodes.
+    return RayEmbedder(args.bundle, args.address, args.provider, args.threads or 1, _reading(args))
 
 
 def _embeddings(args: argparse.Namespace) -> Embeddings | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -19,7 +19,7 @@ from rar.runtime.bundle.lock import Lock
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.bundle.regular import open_regular
 from rar.runtime.encoder.clip import Clip
-from rar.runtime.errors import ImageError, InputError
+from rar.runtime.errors import ImageError, InputError, RarError
 from rar.runtime.picture.budget import in_parts
 from rar.runtime.picture.load import Pixels, Reading, decode
 
@@ -28,6 +28,8 @@ from .labelled import LabelledImage
 Floats = npt.NDArray[np.float32]
 Halfs = npt.NDArray[np.float16]
 Batch = Sequence[LabelledImage]
+# Embeds batches: yields the number of each and its vectors, float32 [c, d], in any order.
+Embedder = Callable[[Sequence[Batch]], Iterable[tuple[int, Floats]]]
 
 _BATCH = 32
 
@@ -45,9 +47,11 @@ def embed_images(clip: Clip, images: Sequence[LabelledImage], reading: Reading |
     """
     embeddings = np.empty((len(images), clip.dim), np.float32)
     start = 0
-    for vectors in _embed(clip, _batches(images), len(images), reading or Reading()):
-        embeddings[start : start + len(vectors)] = vectors
-        start += len(vectors)
+    with tqdm(total=len(images), desc="pictures", unit="", disable=None) as bar:
+        for vectors in embed_batches(clip, _batches(images), reading or Reading()):
+            embeddings[start : start + len(vectors)] = vectors
+            start += len(vectors)
+            bar.update(len(vectors))
     return embeddings
 
 
@@ -108,24 +112,34 @@ class EmbeddedPictures:
         """Pictures with stored vectors, of this memory or another."""
         return len(self._rows)
 
-    def embed(self) -> None:
+    def embed(self, embedder: Embedder | None = None) -> None:
         """Embeds the remaining pictures.
+
+        Args:
+            embedder: What embeds them; None for this process.
 
         Raises:
             InputError: A picture cannot be read, or the disk is full. Finished vectors are kept.
+            RarError: The embedder left pictures out.
         """
         wanted = [batch for batch in _batches(self._images) if (self._find(batch) < 0).any()]
         done = len(self._images) - sum(map(len, wanted))
         try:
-            vectors = _embed(self._clip, wanted, len(self._images), self._reading, done)
-            for batch, embedded in zip(wanted, vectors, strict=True):
-                self._append(batch, embedded)
+            with tqdm(total=len(self._images), initial=done, desc="pictures", unit="", disable=None) as bar:
+                for number, vectors in (embedder or self._here)(wanted):
+                    self._append(wanted[number], vectors)
+                    bar.update(len(vectors))
         except (InputError, OSError) as error:
             # The next build reads what was appended here.
             self._keys, self._rows = self._read()
             kept = f"; {self.finished} finished pictures are kept for the next try" if self.finished else ""
             raise InputError(f"{error}{kept}") from error
         self._keys, self._rows = self._read()
+        if left := sum(int((self._find(batch) < 0).sum()) for batch in wanted):
+            raise RarError(f"{left} of {len(self._images)} pictures were not embedded; build the memory again")
+
+    def _here(self, batches: Sequence[Batch]) -> Iterable[tuple[int, Floats]]:
+        return enumerate(embed_batches(self._clip, batches, self._reading))
 
     def __iter__(self) -> Iterator[Halfs]:
         """The vectors of all pictures in their order, float16 [c, d], c at most a batch."""
@@ -177,24 +191,24 @@ def _batches(images: Sequence[LabelledImage]) -> Iterator[Batch]:
         yield images[start : start + _BATCH]
 
 
-def _embed(clip: Clip, batches: Iterable[Batch], total: int, reading: Reading, done: int = 0) -> Iterator[Floats]:
-    """Vectors of each batch, float32 [c, d]; the next one is decoded meanwhile."""
+def embed_batches(clip: Clip, batches: Iterable[Batch], reading: Reading) -> Iterator[Floats]:
+    """Vectors of each batch, float32 [c, d]; the next one is decoded meanwhile.
+
+    Raises:
+        InputError: A picture cannot be read.
+    """
 
     def prepare(batch: Batch) -> Floats:
         parts = in_parts(batch, reading.batch_bytes, lambda image: image.path)
         return np.concatenate([clip.preprocess([_load(image, reading) for image in part]) for part in parts])
 
-    with (
-        ThreadPoolExecutor(1) as worker,
-        tqdm(total=total, initial=done, desc="pictures", unit="", disable=None) as bar,
-    ):
+    with ThreadPoolExecutor(1) as worker:
         left = iter(batches)
         ahead = worker.submit(prepare, first) if (first := next(left, None)) is not None else None
         while ahead is not None:
             pixels = ahead.result()
             ahead = worker.submit(prepare, following) if (following := next(left, None)) is not None else None
             yield clip.embed_pixels(pixels)
-            bar.update(len(pixels))
 
 
 def _load(image: LabelledImage, reading: Reading) -> Pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,24 +57,28 @@ def nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def check_bundles(bundle: str) -> str:
+def check_bundles(bundle: str, told: Callable[[str], str] = fingerprint) -> str:
     """The fingerprint of a bundle that all nodes have.
+
+    Args:
+        bundle: Its folder.
+        told: What is compared of it.
 
     Raises:
         BundleError: A node has none, or nodes have different ones.
     """
     asked = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes()}
     look = ray.remote(num_cpus=0)(_look)
-    told = ray.get(
+    found_by = ray.get(
         [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False)).remote(bundle)
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False)).remote(bundle, told)
             for one in asked
         ]
     )
-    for address, (found, error) in zip(asked.values(), told, strict=True):
+    for address, (found, error) in zip(asked.values(), found_by, strict=True):
         if found is None:
             raise BundleError(f"node {address}: {error}; copy the bundle to the same path on each node")
-    different = {one for one, _ in told}
+    different = {one for one, _ in found_by}
     if len(different) > 1:
         raise BundleError(
             f"{bundle}: {len(different)} different bundles on the {len(asked)} nodes {', '.join(asked.values())}; "
@@ -109,8 +113,8 @@ def own_error(error: BaseException) -> RarError:
     return RarError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}")
 
 
-def _look(bundle: str) -> tuple[str | None, str]:
+def _look(bundle: str, told: Callable[[str], str]) -> tuple[str | None, str]:
     try:
-        return fingerprint(bundle), ""
+        return told(bundle), ""
     except RarError as error:
         return None, str(error)
