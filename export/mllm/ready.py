@@ -411,14 +411,14 @@ def _pads(graphs: compare.Graphs, prompt: Prompt, case: compare.Case, held_at: M
     text = case.ids[case.ids != PICTURE].tolist()
     root, tails = text[:4], (text[4:9], text[5:7], text[6:7])
     tree = Tree([Segment(root), *(Segment(tail, 0) for tail in tails)], [(1, 4), (2, 1), (3, 0)])
-    form, nothing = graphs.form, np.empty((1, 0, 0), np.float32)
+    form = graphs.form
     found = []
     for padded in (True, False):
         decoder = RowDecoder(
             graphs.embed, graphs.decoder, Shape(form.layers, form.kv_heads, form.head_dim), padded=padded
         )
         try:
-            found += list(decoder.logits([], [tree], nothing))
+            found += list(decoder.logits([], [tree], []))
         except BundleError:
             return False
     together, alone = found
