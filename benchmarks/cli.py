@@ -23,6 +23,7 @@ _COMMANDS = {
         "accuracy.command",
         "top-1 of retrieval and rankers by k and by shots, calibration, confusions, the papers' tables",
     ),
+    "exemplars": ("exemplars", "pictures beside the candidates' names: what they gain and cost an MLLM"),
     "new-classes": ("new_classes", "ranking of classes that fine-tuning never saw"),
     "added-classes": ("added_classes", "classes added to a memory on the device, by neighbour and discriminant"),
     "open-set": ("open_set", "pictures of no class of the memory, near and far, told by each way and refused"),

@@ -12,6 +12,7 @@ from rar.runtime.cli.guard import guard
 from . import completion
 from .encoder import command as encoder
 from .engine import command as engine
+from .exemplars import command as exemplars
 from .finetune import command as finetune
 from .grain import command as grain
 from .hub import command as hub
@@ -25,7 +26,22 @@ from .tune import command as tune
 
 # In the order of `rar-export --help`.
 _ROOMS = (
-    *(starter, encoder, mllm, memory, interchange, tune, finetune, engine, grain, triton, inspect, hub, completion),
+    *(
+        starter,
+        encoder,
+        mllm,
+        memory,
+        exemplars,
+        interchange,
+        tune,
+        finetune,
+        engine,
+        grain,
+        triton,
+        inspect,
+        hub,
+        completion,
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE, WIDTH, LENGTH = 16, 12, 8
+CONTEXT = 256
 CLASSES = ["cat", "dog", "</s>"]
 
 
@@ -116,6 +117,126 @@ def write_memory(folder: Path, encoder: str) -> dict[str, Any]:
             "shards": 1,
         }  # fmt: skip
     return info
+
+
+def write_mllm(folder: Path) -> dict[str, Any]:
+    """A vision part of four tokens a picture, and a decoder of one layer that attends and counts positions."""
+    chance = np.random.default_rng(7)
+    letters = ["[UNK]", "<b>", "<e>", *"abcdefghijklmnopqrstuvwxyz", *' ?:,"[]</>']
+    attention = ["N", 1, "L", "P + L"]
+
+    def value(name: str, kind: int, shape: list[int | str]) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def save(name: str, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: dict[str, Any]) -> None:
+        tensors = [numpy_helper.from_array(np.asarray(weight), key) for key, weight in weights.items()]
+        graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        onnx.save(model, str(folder / f"{name}.onnx"))
+
+    def normal(*shape: int) -> Any:
+        return chance.normal(size=shape).astype(np.float32)
+
+    save(
+        "vision",
+        [
+            helper.make_node("AveragePool", ["pixel_values"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
+            helper.make_node("Transpose", ["flat"], ["parts"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["parts", "w"], ["image_embeds"]),
+        ],
+        [value("pixel_values", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [value("image_embeds", TensorProto.FLOAT, ["N", 4, WIDTH])],
+        {"shape": np.array([0, 3, 4]), "w": normal(3, WIDTH)},
+    )
+    save(
+        "embed",
+        [helper.make_node("Gather", ["table", "input_ids"], ["inputs_embeds"])],
+        [value("input_ids", TensorProto.INT64, ["N", "L"])],
+        [value("inputs_embeds", TensorProto.FLOAT, ["N", "L", WIDTH])],
+        {"table": normal(len(letters), WIDTH)},
+    )
+    cache: list[int | str] = ["N", 1, "P", WIDTH]
+    save(
+        "decoder",
+        [
+            helper.make_node("Gather", ["places", "position_ids"], ["place"]),
+            helper.make_node("Add", ["inputs_embeds", "place"], ["hidden"]),
+            helper.make_node("Unsqueeze", ["hidden", "one"], ["present.0.key"]),
+            helper.make_node("Neg", ["present.0.key"], ["present.0.value"]),
+            helper.make_node("Concat", ["past_key_values.0.key", "present.0.key"], ["keys"], axis=2),
+            helper.make_node("Concat", ["past_key_values.0.value", "present.0.value"], ["values"], axis=2),
+            helper.make_node("Transpose", ["keys"], ["turned"], perm=[0, 1, 3, 2]),
+            helper.make_node("MatMul", ["present.0.key", "turned"], ["scores"]),
+            helper.make_node("Where", ["attention_mask", "scores", "never"], ["seen"]),
+            helper.make_node("Softmax", ["seen"], ["shares"], axis=-1),
+            helper.make_node("MatMul", ["shares", "values"], ["mixed"]),
+            helper.make_node("Squeeze", ["mixed", "one"], ["flat"]),
+            helper.make_node("Unsqueeze", ["logit_positions", "last"], ["chosen"]),
+            helper.make_node("GatherND", ["flat", "chosen"], ["asked"], batch_dims=1),
+            helper.make_node("MatMul", ["asked", "head"], ["logits"]),
+        ],
+        [
+            value("inputs_embeds", TensorProto.FLOAT, ["N", "L", WIDTH]),
+            value("attention_mask", TensorProto.BOOL, attention),
+            value("position_ids", TensorProto.INT64, ["N", "L"]),
+            value("logit_positions", TensorProto.INT64, ["N", "M"]),
+            *(value(f"past_key_values.0.{part}", TensorProto.FLOAT, cache) for part in ("key", "value")),
+        ],
+        [
+            value("logits", TensorProto.FLOAT, ["N", "M", len(letters)]),
+            *(value(f"present.0.{part}", TensorProto.FLOAT, ["N", 1, "L", WIDTH]) for part in ("key", "value")),
+        ],
+        {
+            "places": 0.1 * normal(CONTEXT, WIDTH),
+            "one": np.array([1]),
+            "last": np.array([-1]),
+            "never": np.float32(-1e9),
+            "head": normal(WIDTH, len(letters)),
+        },
+    )
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [
+            {
+                "id": number, "content": letters[number], "single_word": False, "lstrip": False, "rstrip": False,
+                "normalized": False, "special": True,
+            }
+            for number in (1, 2)
+        ],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False},
+        "post_processor": None, "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": {piece: i for i, piece in enumerate(letters)}, "unk_token": "[UNK]"},
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    before: list[Any] = [{"ids": [1]}, "look: "]
+    behind: list[Any] = [{"slot": "image"}, " ", {"slot": "question"}, {"ids": [2]}]
+    prompt = {
+        "template": [*before, *behind], "stop_ids": [2], "letters": {}, "image_tokens": 4, "context": CONTEXT,
+        "modes": {"likelihood": {"question": "which of {candidates}?"}},
+        "exemplars": {
+            "template": [*before, {"slot": "exemplars"}, *behind],
+            "each": ["a photo of ", {"slot": "name"}, ": ", {"slot": "image"}, ", "],
+        },
+    }  # fmt: skip
+    (folder / "prompt.json").write_text(json.dumps(prompt))
+    preprocess = {"size": SIDE, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    (folder / "preprocess.json").write_text(json.dumps(preprocess))
+    return {
+        "layers": 1, "kv_heads": 1, "head_dim": WIDTH, "vision_input": "pixel_values",
+        "precision": dict.fromkeys(("vision", "embed", "decoder"), "fp32"),
+    }  # fmt: skip
+
+
+def add_mllm(root: Path) -> Path:
+    """Adds an MLLM that takes several pictures to a bundle."""
+    manifest = json.loads((root / "bundle.json").read_text())
+    (root / "mllm").mkdir()
+    info = write_mllm(root / "mllm")
+    manifest["components"]["mllm"] = {"files": entries(root, "mllm"), "info": info}
+    (root / "bundle.json").write_text(json.dumps(manifest))
+    return root
 
 
 def entries(root: Path, component: str) -> dict[str, Any]:

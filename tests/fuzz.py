@@ -41,6 +41,10 @@ _PROMPT = {
     },
     "lead": " ", "stop_ids": [1], "letters": {"A": 2, "B": 3, "C": 4}, "image_tokens": 4, "context": 512,
     "position_dims": 1, "image_positions": None,
+    "exemplars": {
+        "template": [{"slot": "instruction"}, {"slot": "exemplars"}, {"slot": "image"}, {"slot": "question"}, ":"],
+        "each": ["b ", {"slot": "name"}, ": ", {"slot": "image"}],
+    },
 }  # fmt: skip
 
 
@@ -135,6 +139,8 @@ class Targets:
             prompt.head(mode)
             prompt.picture(mode)
             prompt.answers(mode, names, names)
+            if prompt.several is not None:
+                prompt.of_several().opening(mode, names[1:2])
 
     def texts(self, chance: random.Random) -> None:
         text = "".join(chance.choice("abc </>[PAD]\uff1c\u0301\u200b\U0001f600\ud800\0\n") for _ in range(20))

@@ -93,7 +93,7 @@ def _answers(setting: Setting, name: str, provider: str, asked: Sequence[Query])
     bundle = Bundle.open(setting.models / name)
     mllm = Mllm(bundle, Clip(bundle, provider))
     prompt, decoder = mllm.prompt, mllm.decoder
-    pictures = mllm.see(asked)
+    pictures = list(mllm.see(asked))
     trees = [ask_likelihood(prompt, NAMES).tree for _ in asked]
     lists = [ask_list(prompt, NAMES)[0] for _ in asked]
     written = decoder.greedy(

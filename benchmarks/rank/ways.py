@@ -157,7 +157,8 @@ def _write(mllm: Mllm, queries: Sequence[Query], lengths: Sequence[int]) -> None
     """`generate`, with answers of given lengths."""
     names = [[candidate.label for candidate in query.candidates] for query in queries]
     trees = [ask_list(mllm.prompt, labels)[0] for labels in names]
-    mllm.decoder.greedy(mllm.prompt.head("generate"), trees, mllm.see(queries), lengths, lambda _, written: False)
+    seen = list(mllm.see(queries))
+    mllm.decoder.greedy(mllm.prompt.head("generate"), trees, seen, lengths, lambda _, written: False)
 
 
 def open_baseline(

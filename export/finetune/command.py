@@ -36,6 +36,9 @@ def add_parsers(commands: Commands) -> None:
         default=["likelihood"],
         help="what is trained, a batch of each in turn (default: likelihood; the paper's is generate)",
     )
+    finetune.add_argument(
+        "--exemplars", action="store_true", help="show each candidate's nearest picture too, for ranking with exemplars"
+    )
     finetune.add_argument("--prompts", metavar="FILE", help="JSON of {mode: {instruction, question, answer}}")
     for flag, kind, text in (
         ("--k", int, "candidates a list"),
@@ -76,6 +79,7 @@ def _finetune(args: argparse.Namespace) -> None:
         batch=args.batch,
         lr=args.lr,
         rank=args.rank,
+        exemplars=args.exemplars,
         seed=args.seed,
     )
     sources = [labelled.read_images(images) for images in args.images]

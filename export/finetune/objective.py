@@ -27,25 +27,34 @@ class Exercise:
     Attributes:
         question: The question as the ranker asks it.
         right: Index of the true class among the candidates, in the order shown.
+        exemplars: Paths of the pictures that the prompt shows before the picture.
     """
 
     question: Question
     right: int
+    exemplars: Sequence[str] = ()
 
 
 def ask(prompt: Prompt, mode: Mode, sample: Sample, chance: np.random.Generator) -> Exercise:
     """Asks about a sample with its candidates in a random order.
 
-    In `generate` the one answer is the paper's: the true class first, the others as retrieval ordered them.
+    In `generate` the one answer is the paper's: the true class first, the others as retrieval ordered them. A prompt
+    `of_several` shows exemplars.
     """
-    shown = [sample.candidates[i] for i in chance.permutation(len(sample.candidates))]
+    order = chance.permutation(len(sample.candidates))
+    shown = [sample.candidates[i] for i in order]
     right = shown.index(sample.label)
+    ids, paths = None, ()
+    if prompt.template is prompt.several:
+        exemplars = sample.exemplars or [""] * len(order)
+        named = [(sample.candidates[i], exemplars[i]) for i in order if exemplars[i]]
+        ids, paths = prompt.opening(mode, [name for name, _ in named]), tuple(path for _, path in named)
     if mode == "choice":
-        return Exercise(ask_choice(prompt, [shown]), right)
+        return Exercise(ask_choice(prompt, [shown], ids), right, paths)
     if mode == "likelihood":
-        return Exercise(ask_likelihood(prompt, shown), right)
+        return Exercise(ask_likelihood(prompt, shown, ids), right, paths)
     answer = [sample.label, *(name for name in sample.candidates if name != sample.label)]
-    return Exercise(ask_answers(prompt, mode, shown, [list_names(mode, answer)]), 0)
+    return Exercise(ask_answers(prompt, mode, shown, [list_names(mode, answer)], ids), 0, paths)
 
 
 def run(
@@ -56,9 +65,9 @@ def run(
     Args:
         mllm: The model.
         prompt: Its prompt format.
-        mode: The mode of the questions; its head precedes each.
+        mode: The mode of the questions; its head precedes each, unless they show exemplars: those hold it.
         questions: One per picture.
-        pictures: float [N, image_tokens, D].
+        pictures: float [n, image_tokens, D], those of the first question's prompt, then of the next.
 
     Returns:
         For each question its logits: float32 [M, V] of the tree's places.
@@ -67,7 +76,7 @@ def run(
         InputError: A prompt is longer than the model's context.
     """
     device = pictures.device
-    head = prompt.head(mode)
+    head = [] if prompt.template is prompt.several else prompt.head(mode)
     rows = stack([pack([question.tree], prefix=head, positions=prompt.positions) for question in questions])
     prompt.check(int(rows.positions.max()) + 1)
     ids, mask, positions, wanted = (

@@ -28,6 +28,8 @@ class FinetuneOptions:
         projector_lr: The same for the projector, if it is trained; applies after its alignment (`align`).
         rank: LoRA's r; its alpha is twice that.
         dropout: Dropout of the LoRA's input.
+        exemplars: Whether the prompt shows the nearest picture of each candidate's class beside its name, for ranking
+            with exemplars. The model must take several pictures.
         augment: Shows random views of a picture instead of the picture.
         views: Number of views per picture if the model sees by another encoder's features, which are computed
             beforehand; otherwise each step draws a new view.
@@ -46,6 +48,7 @@ class FinetuneOptions:
     projector_lr: float = 3e-4
     rank: int = 16
     dropout: float = 0.0
+    exemplars: bool = False
     augment: bool = True
     views: int = 8
     save_every: int = 100

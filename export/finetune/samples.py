@@ -36,11 +36,13 @@ class Sample:
         path: The picture.
         label: Its class.
         candidates: k distinct classes, `label` among them, by falling similarity.
+        exemplars: The path of each candidate's nearest picture that may be shown, empty if it has none; or none at all.
     """
 
     path: str
     label: str
     candidates: tuple[str, ...]
+    exemplars: tuple[str, ...] = ()
 
 
 def build_samples(
@@ -76,14 +78,23 @@ def build_samples(
         embeddings = embed_images(clip, images)
         labels = np.array([names.index(image.label) for image in images])
         if max(Counter(labels.tolist()).values()) > 1:
-            similarity = _between_halves(embeddings, labels, len(names), chance)
+            similarity, nearest = _between_halves(embeddings, labels, len(names), chance)
         else:
             similarity = embeddings @ clip.embed_names(names).T
+            nearest = np.full(similarity.shape, -1)
+        paths = [os.path.realpath(image.path) for image in images]
         ranking = np.argsort(-similarity, axis=1, kind="stable")[:, : min(neighbours, len(names))]
         for row, (image, label) in enumerate(zip(images, labels, strict=True)):
             candidates = [i for i in ranking[row].tolist() if similarity[row, i] > -np.inf]
             for window in windows(candidates, int(label), k):
-                samples.append(Sample(os.path.realpath(image.path), image.label, tuple(names[i] for i in window)))
+                samples.append(
+                    Sample(
+                        paths[row],
+                        image.label,
+                        tuple(names[i] for i in window),
+                        tuple(paths[nearest[row, i]] if nearest[row, i] >= 0 else "" for i in window),
+                    )
+                )
     if not samples:
         raise InputError("no picture's class is among its neighbours'; give more pictures a class")
     return samples
@@ -137,13 +148,20 @@ def read_samples(file: Path) -> list[Sample]:
     try:
         # Not splitlines: names may contain Unicode line ends.
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-        return [Sample(str(row["path"]), str(row["label"]), tuple(map(str, row["candidates"]))) for row in rows]
+        return [
+            Sample(
+                str(row["path"]), str(row["label"]), *(tuple(map(str, row[key])) for key in ("candidates", "exemplars"))
+            )
+            for row in rows
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: not a training set ({error}); delete it to have it made again") from error
 
 
-def best_of_classes(similarity: Floats, labels: npt.NDArray[np.int64], classes: int) -> Floats:
-    """Similarity to each class's nearest picture.
+def best_of_classes(
+    similarity: Floats, labels: npt.NDArray[np.int64], classes: int
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Each class's nearest picture.
 
     Args:
         similarity: float32 [n, pictures].
@@ -151,27 +169,33 @@ def best_of_classes(similarity: Floats, labels: npt.NDArray[np.int64], classes: 
         classes: The number of classes.
 
     Returns:
-        float32 [n, classes]; -inf for a class without pictures.
+        Its similarity, float32 [n, classes], -inf for a class without pictures; and which it is, int64 [n, classes],
+        -1 for such a class.
     """
     best = np.full((len(similarity), classes), -np.inf, np.float32)
+    nearest = np.full(best.shape, -1)
     for label in range(classes):
-        columns = labels == label
-        if columns.any():
-            best[:, label] = similarity[:, columns].max(1)
-    return best
+        columns = np.flatnonzero(labels == label)
+        if len(columns):
+            places = similarity[:, columns].argmax(1)
+            nearest[:, label] = columns[places]
+            best[:, label] = similarity[np.arange(len(places)), columns[places]]
+    return best, nearest
 
 
 def _between_halves(
     embeddings: Floats, labels: npt.NDArray[np.int64], classes: int, chance: np.random.Generator
-) -> Floats:
-    """Similarity of each picture to each class's nearest picture in the other half: float32 [n, classes]."""
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Each class's nearest picture in the other half, see `best_of_classes`."""
     half = np.empty(len(labels), bool)
     for label in range(classes):  # a class's pictures go to both halves
         rows = chance.permutation(np.flatnonzero(labels == label))
         half[rows] = np.arange(len(rows)) % 2 == int(chance.integers(2))
     best = np.empty((len(labels), classes), np.float32)
+    nearest = np.empty(best.shape, np.int64)
     for side in (False, True):
         asking, answering = np.flatnonzero(half == side), np.flatnonzero(half != side)
         similarity = embeddings[asking] @ embeddings[answering].T
-        best[asking] = best_of_classes(similarity, labels[answering], classes)
-    return best
+        best[asking], found = best_of_classes(similarity, labels[answering], classes)
+        nearest[asking] = np.append(answering, -1)[found]
+    return best, nearest

@@ -30,7 +30,7 @@ from ..pictures.embed import embed_images
 from ..pictures.labelled import LabelledImage, evenly
 from . import adapter, checkpoint
 from .align import align
-from .objective import ask, loss, run, scores
+from .objective import Exercise, ask, loss, run, scores
 from .options import FinetuneOptions
 from .pictures import NO_FEATURES, FeaturePictures, Pictures, PixelPictures, compute
 from .samples import Sample, best_of_classes, build_samples, read_samples, write_samples
@@ -98,6 +98,7 @@ def _finetune(
     chosen = options.modes or {}
     modes: dict[str, Mapping[str, str]] = {mode: chosen.get(mode, texts) for mode, texts in MODES.items()}
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
+    prompt = prompt.of_several() if options.exemplars else prompt
     samples = _samples(clip, sources, folder, options, held_out)
     check = _held_out_samples(clip, sources, held_out, options.k)
 
@@ -201,7 +202,7 @@ class _Trainer:
         torch.manual_seed(self.options.seed * 1_000_003 + number)  # of dropout: a resumed run draws as it would have
         self.train(True)
         exercises = [ask(self.prompt, mode, sample, chance) for sample in batch]
-        seen = self.pictures([sample.path for sample in batch], chance)
+        seen = self.pictures(_paths(batch, exercises), chance)
         with self._autocast():
             pictures = self._see(seen)
             logits = run(self.mllm, self.prompt, mode, [exercise.question for exercise in exercises], pictures)
@@ -234,7 +235,7 @@ class _Trainer:
                 batch = samples[start : start + self.options.batch]
                 chance = np.random.default_rng(start)
                 exercises = [ask(self.prompt, mode, sample, chance) for sample in batch]
-                pictures = self._see(self.pictures([sample.path for sample in batch], None))
+                pictures = self._see(self.pictures(_paths(batch, exercises), None))
                 logits = run(self.mllm, self.prompt, mode, [exercise.question for exercise in exercises], pictures)
                 for exercise, row in zip(exercises, logits, strict=True):
                     hits += int(scores(mode, exercise.question, row).argmax()) == exercise.right
@@ -262,11 +263,17 @@ class _Trainer:
             yield
 
 
+def _paths(samples: Sequence[Sample], exercises: Sequence[Exercise]) -> list[str]:
+    """The pictures of prompts, in their order."""
+    return [path for sample, asked in zip(samples, exercises, strict=True) for path in (*asked.exemplars, sample.path)]
+
+
 def _pictures(mllm: Mllm, clip: Clip, samples: Sequence[Sample], options: FinetuneOptions, folder: Path) -> Pictures:
     views = options.views if options.augment else 0
     if mllm.preprocess is not None:
         return PixelPictures(mllm.preprocess, views > 0)
-    paths = list(dict.fromkeys(sample.path for sample in samples))
+    seen = [(sample.path, *(sample.exemplars if options.exemplars else ())) for sample in samples]
+    paths = list(dict.fromkeys(path for some in seen for path in some if path))
     features = compute(clip, paths, views, options.seed, folder / _FEATURES)
     if features.shape[2:] != tuple(mllm.vision_shape):
         raise ExportError(f"the encoder's features are {features.shape[2:]}; {mllm.source} takes {mllm.vision_shape}")
@@ -284,9 +291,17 @@ def _held_out_samples(
     chosen = evenly(held_out, _HELD_OUT)
     labels = np.array([names.index(image.label) for image in known])
     similarity = embed_images(clip, chosen) @ embed_images(clip, known).T
-    best = best_of_classes(similarity, labels, len(names))
+    best, nearest = best_of_classes(similarity, labels, len(names))
     order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-    samples = [Sample(str(i.path), i.label, tuple(names[c] for c in row)) for i, row in zip(chosen, order, strict=True)]
+    samples = [
+        Sample(
+            str(image.path),
+            image.label,
+            tuple(names[c] for c in row),
+            tuple(os.path.realpath(known[place].path) for place in places),
+        )
+        for image, row, places in zip(chosen, order, np.take_along_axis(nearest, order, 1), strict=True)
+    ]
     return [sample for sample in samples if sample.label in sample.candidates]
 
 

@@ -16,6 +16,7 @@ from rar.runtime.errors import BundleError, ProviderError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.fit.measure import sample, spread
 from rar.runtime.memory.view import LOG
+from rar.runtime.rank.mllm.exemplars import COMPONENT, Exemplars
 from rar.runtime.rank.mllm.info import MllmInfo
 from rar.runtime.rank.mllm.model import Mllm
 from rar.runtime.rank.mllm.ranker import MllmRanker
@@ -73,7 +74,11 @@ def verify(path: str | os.PathLike[str], provider: str = "auto") -> Iterator[str
     told = "both towers give" if clip.templates else "its one tower, of pictures, gives"
     yield f"encoder: {told} unit vectors of {clip.dim} dimensions"
     if "mllm" in bundle.components:
-        yield _ranks(bundle, clip)
+        model = Mllm(bundle, clip)
+        yield _ranks(model, clip)
+        if COMPONENT in bundle.components:
+            kept = Exemplars.open(bundle, model.prompt)
+            yield f"exemplars: {len(kept)} pictures, as this encoder and this MLLM see them"
     if "memory" not in bundle.components:
         yield "memory: none yet"
         return
@@ -106,14 +111,14 @@ def _checks(bundle: Bundle, provider: str) -> Iterator[str]:
         raise ProviderError(failed[0])
 
 
-def _ranks(bundle: Bundle, clip: Clip) -> str:
+def _ranks(model: Mllm, clip: Clip) -> str:
     pixels = np.full((8, 8, 3), 128, np.uint8)
     embeddings, features = clip.encode(clip.preprocess([pixels]))
     names = [Candidate("a cat", 0.2), Candidate("a dog", 0.1)]
     query = Query(pixels, embeddings[0], names, None if features is None else features[0])
-    scores = MllmRanker(Mllm(bundle, clip)).rank([query])[0].scores
+    scores = MllmRanker(model).rank([query])[0].scores
     if not np.isfinite(scores).all():
-        raise BundleError(f"{bundle.root}: the MLLM's scores are {scores.tolist()}; export it again")
+        raise BundleError(f"{model.bundle.root}: the MLLM's scores are {scores.tolist()}; export it again")
     return "mllm: ranks two names for a grey picture"
 
 

@@ -22,8 +22,23 @@ if TYPE_CHECKING:
 # The graphs of a bundle's MLLM.
 GRAPHS = ("vision", "embed", "decoder")
 
-# Plain text, {"ids": [...]} or {"slot": "instruction" | "image" | "question"}.
+# Plain text, {"ids": [...]} or {"slot": ...}, whose names are those of `rar.runtime.rank.mllm.prompt.Slot`.
 Piece: TypeAlias = str | dict[str, Any]
+
+
+class Tokens(Protocol):
+    """The model's own tokenizer on a whole prompt."""
+
+    def __call__(self, instruction: str, question: str, answer: str, names: Sequence[str] = ()) -> list[int]:
+        """The ids, with one `image_token` per image slot.
+
+        Args:
+            instruction: The instruction.
+            question: The question.
+            answer: The text after the prompt.
+            names: The names beside exemplars; none where the chat template has no form for them.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,13 +88,15 @@ class Spoken(Protocol):
     @property
     def context(self) -> int: ...  # noqa: D102
     @property
-    def reference_tokens(self) -> Callable[[str, str, str], list[int]] | None: ...  # noqa: D102
+    def reference_tokens(self) -> Tokens | None: ...  # noqa: D102
     @property
     def position_dims(self) -> int: ...  # noqa: D102
     @property
     def image_positions(self) -> Mapping[str, Any] | None: ...  # noqa: D102
     @property
     def whole_picture(self) -> bool: ...  # noqa: D102
+    @property
+    def exemplars(self) -> Mapping[str, Sequence[Piece]] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -103,14 +120,15 @@ class Mllm:
         reference: The transformers model, for `reference(**inputs).logits` and `reference.generate(**inputs)`.
         reference_inputs: int64 [N, L] ids (with `image_token` in the picture's places) and the pictures in order
             of the rows (float32 [n, *vision_shape]) -> the reference's keyword arguments.
-        reference_tokens: The model's own tokenizer on the whole text, to compare the template with: instruction,
-            question and the text after the prompt -> ids, with one `image_token` per image slot. None if it has none.
+        reference_tokens: To compare the template with; None if it has none.
         lead: The text between the prompt and an answer in the model's own chat.
         preprocess: The model's own picture preparation in the runtime's form. None with `image_features`.
         reference_preprocess: The model's own preparation of one picture: float32 [3, H, W].
         rounded: By how many grey levels the two may differ: 1 where the model's own resizes by torchvision.
         image_positions: {"grid": [rows, columns]} of a picture's tokens if positions have three dimensions.
         whole_picture: Whether each token of a picture sees the whole picture.
+        exemplars: The template with a slot for exemplars, and the pieces of one; None if it takes one picture. See
+            `template.Template`.
     """
 
     architecture: str
@@ -127,13 +145,14 @@ class Mllm:
     context: int
     reference: torch.nn.Module
     reference_inputs: Callable[[torch.Tensor, torch.Tensor], Mapping[str, Any]]
-    reference_tokens: Callable[[str, str, str], list[int]] | None = None
+    reference_tokens: Tokens | None = None
     lead: str = ""
     preprocess: Preprocess | None = None
     reference_preprocess: Callable[[Image.Image], npt.NDArray[np.float32]] | None = None
     rounded: float = 0
     image_positions: Mapping[str, Any] | None = None
     whole_picture: bool = False
+    exemplars: Mapping[str, Sequence[Piece]] | None = None
     vision_input: Literal["pixel_values", "image_features"] = "pixel_values"
 
     @property

@@ -42,6 +42,7 @@ def prompt_settings(mllm: Spoken, modes: Mapping[str, Mapping[str, str]] | None 
         "position_dims": mllm.position_dims,
         "image_positions": dict(mllm.image_positions) if mllm.image_positions else None,
         "whole_picture": mllm.whole_picture,
+        **({"exemplars": dict(mllm.exemplars)} if mllm.exemplars else {}),
         "modes": {mode: dict(parts) for mode, parts in texts.items()},
     }
     if "choice" in texts:
@@ -80,16 +81,18 @@ def compare_tokens(mllm: Spoken, prompt: Prompt, count: int = 20) -> dict[str, i
         mode = cast(Mode, name)
         for _ in range(count):
             names = chance.sample(LABELS, chance.randint(2, 8))
-            ids = [*prompt.head(mode), *prompt.picture(mode), *prompt.tail(mode, names)]
             question = texts["question"].replace("{k}", str(len(names)))
             question = question.replace("{candidates}", list_names(mode, names))
-            theirs = mllm.reference_tokens(texts["instruction"], question, texts["answer"])
-            if _squeeze(ids, PICTURE) != _squeeze(theirs, mllm.image_token):
-                raise ExportError(
-                    f"the runtime's ids of a {mode} prompt are not those of the model's own tokenizer: "
-                    f"{_squeeze(ids, PICTURE)} where it has {_squeeze(theirs, mllm.image_token)}; "
-                    "please report this model"
-                )
+            asked = [(prompt, names[:0])] if prompt.several is None else [(prompt, []), (prompt.of_several(), names)]
+            for form, shown in asked:
+                ids = [*form.opening(mode, shown), *form.tail(mode, names)]
+                theirs = mllm.reference_tokens(texts["instruction"], question, texts["answer"], shown)
+                if _squeeze(ids, PICTURE) != _squeeze(theirs, mllm.image_token):
+                    raise ExportError(
+                        f"the runtime's ids of a {mode} prompt with {len(shown)} exemplars are not those of the "
+                        f"model's own tokenizer: {_squeeze(ids, PICTURE)} where it has "
+                        f"{_squeeze(theirs, mllm.image_token)}; please report this model"
+                    )
             compared += 1
     return {"equal": compared, "count": compared}
 

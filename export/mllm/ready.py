@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +42,7 @@ from ..graphs.variants import VARIANTS
 from ..pictures.photos import checked_photos, package_photos
 from . import adopt, compare
 from .chat import FileTokenizer
-from .model import GRAPHS, Form, Piece
+from .model import GRAPHS, Form, Piece, Tokens
 from .prompt import compare_tokens, prompt_settings, read_prompt
 from .template import Template, plain_tokenizer, resolve
 
@@ -64,11 +64,13 @@ class _Family:
         around: The processor's text for a picture's placeholder: what stands before and behind its embeddings.
         tile: Whether a picture is one tile of `max_image_size`, as of Idefics3.
         lead: Text between the prompt and an answer; None to read it from the chat template.
+        inline: See `template.resolve`.
     """
 
     around: tuple[str, str] = ("", "")
     tile: bool = False
     lead: str | None = None
+    inline: bool = False
 
 
 _TILED = _Family(("<fake_token_around_image><global-img>", "<fake_token_around_image>"), tile=True)
@@ -80,7 +82,7 @@ _FAMILIES: Mapping[str, _Family] = {
     "smolvlm": _TILED,
     "fast_vlm": _FASTVLM,
     "llava_qwen2": _FASTVLM,
-    "llava_onevision": _Family(),
+    "llava_onevision": _Family(inline=True),
 }
 
 
@@ -132,7 +134,8 @@ class _Chat:
     image_token: int
     image_tokens: int
     context: int
-    reference_tokens: Callable[[str, str, str], list[int]]
+    reference_tokens: Tokens
+    exemplars: Mapping[str, Sequence[Piece]] | None
     position_dims: int = 1
     image_positions: Mapping[str, Any] | None = None
     whole_picture: bool = False
@@ -150,7 +153,8 @@ def read_folder(path: str | os.PathLike[str]) -> Folder:
     tokenizer = FileTokenizer(path)
     image_token, placeholder = _image_token(path, config, tokenizer)
     _check_pads(path, kind)
-    template = resolve(tokenizer, placeholder, [family.around[0], placeholder, family.around[1]])
+    around = [family.around[0], placeholder, family.around[1]]
+    template = resolve(tokenizer, placeholder, around, inline=family.inline)
     graphs = path / "onnx"
     return Folder(
         path,
@@ -378,6 +382,7 @@ def _prompt(given: Folder, graphs: compare.Graphs) -> tuple[Prompt, dict[str, An
         image_tokens=embeds.shape[1],
         context=given.context,
         reference_tokens=given.template.tokens,
+        exemplars=given.template.exemplars,
     )
     settings = prompt_settings(chat)
     prompt = read_prompt(settings, given.tokenizer)
@@ -406,14 +411,14 @@ def _pads(graphs: compare.Graphs, prompt: Prompt, case: compare.Case, held_at: M
     text = case.ids[case.ids != PICTURE].tolist()
     root, tails = text[:4], (text[4:9], text[5:7], text[6:7])
     tree = Tree([Segment(root), *(Segment(tail, 0) for tail in tails)], [(1, 4), (2, 1), (3, 0)])
-    form, nothing = graphs.form, np.empty((1, 0, 0), np.float32)
+    form = graphs.form
     found = []
     for padded in (True, False):
         decoder = RowDecoder(
             graphs.embed, graphs.decoder, Shape(form.layers, form.kv_heads, form.head_dim), padded=padded
         )
         try:
-            found += list(decoder.logits([], [tree], nothing))
+            found += list(decoder.logits([], [tree], []))
         except BundleError:
             return False
     together, alone = found

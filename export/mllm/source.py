@@ -52,9 +52,11 @@ class Loaded:
     tokenizer: Any
     images: Any
 
-    def resolve(self, placeholder: str, picture: Sequence[str], token: str | None = None) -> Template:
+    def resolve(
+        self, placeholder: str, picture: Sequence[str], token: str | None = None, *, inline: bool = False
+    ) -> Template:
         """The chat template, see `template.resolve`."""
-        return resolve(self.tokenizer, placeholder, picture, token)
+        return resolve(self.tokenizer, placeholder, picture, token, inline=inline)
 
     def refuse_tiles(self, tiles: int | None) -> None:
         """For families that see a picture as one tile.
@@ -94,6 +96,7 @@ class Loaded:
             "template": template.pieces,
             "lead": template.lead,
             "reference_tokens": template.tokens,
+            "exemplars": template.exemplars,
             "reference": self.model,
         }
 

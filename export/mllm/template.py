@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rar.runtime.errors import ExportError
 
-from .model import Piece
+from .model import Piece, Tokens
 
-_MARKERS = {"instruction": "RARinstructionRAR", "question": "RARquestionRAR", "image": "RARimageRAR"}
+_MARKERS = {name: f"RAR{name}RAR" for name in ("instruction", "exemplars", "name", "question", "image")}
 _ANSWER = "RARanswerRAR"
+# What stands before an exemplar's picture and behind it.
+_EXEMPLAR = (f"A photo of {_MARKERS['name']}: ", "\n")
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,20 @@ class Template:
     Attributes:
         pieces: Ids, plain text and slots in the model's own order.
         lead: The text between the prompt and an answer in the model's chat, such as the space after `Assistant:`.
-        tokens: Instruction, question and the text after the prompt -> the ids of the model's own tokenizer, with one
-            placeholder id per picture slot.
+        tokens: See `Tokens`.
+        exemplars: `template`, the pieces with a slot for exemplars, and `each`, those of an exemplar; None if the chat
+            template does not show pictures between texts.
     """
 
     pieces: Sequence[Piece]
     lead: str
-    tokens: Callable[[str, str, str], list[int]]
+    tokens: Tokens
+    exemplars: Mapping[str, Sequence[Piece]] | None = None
 
 
-def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str], token: str | None = None) -> Template:
+def resolve(
+    tokenizer: Any, placeholder: str, picture: Sequence[str], token: str | None = None, *, inline: bool = False
+) -> Template:
     """Resolves a tokenizer's chat template, or a plain layout if it has no template.
 
     Args:
@@ -40,6 +46,7 @@ def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str], token: str
         placeholder: The template's text for a picture.
         picture: The processor's replacement for it, with `token` for each run of embeddings.
         token: The token that stands for embeddings; None if it is the placeholder.
+        inline: Whether pictures may stand within a text where the chat template shows them before all texts.
 
     Raises:
         ExportError: The template cannot be rendered, or loses or repeats a part.
@@ -51,19 +58,36 @@ def resolve(tokenizer: Any, placeholder: str, picture: Sequence[str], token: str
             f"the chat template does not show instruction, picture and question once: {rendered!r}"
             "; choose another model"
         )
-    rendered = rendered.replace(placeholder, "".join(picture).replace(token, _MARKERS["image"]))
+    shown = "".join(picture).replace(token, _MARKERS["image"])
+    rendered = rendered.replace(placeholder, shown)
+    several = _several(tokenizer, placeholder, inline)
     bos = tokenizer.bos_token
     added = [] if bos and rendered.startswith(bos) else _prefix(tokenizer)
 
-    def tokens(instruction: str, question: str, answer: str) -> list[int]:
+    def tokens(instruction: str, question: str, answer: str, names: Sequence[str] = ()) -> list[int]:
+        text, left = rendered, iter(names)
+        if names:
+            if several is None:
+                raise ValueError("the chat template has no form for exemplars")
+            whole, each = (part.replace(placeholder, shown) for part in several)
+            text = whole.replace(_MARKERS["exemplars"], each * len(names))
         # One pass, so that text that was filled in is never taken for a marker.
         values = {"instruction": instruction, "question": question, "image": token}
         pattern = "|".join(f"(?P<{name}>{mark})" for name, mark in _MARKERS.items())
-        text = re.sub(pattern, lambda match: values[str(match.lastgroup)], rendered) + answer
-        return [*added, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        text = re.sub(
+            pattern, lambda match: values[name] if (name := str(match.lastgroup)) in values else next(left), text
+        )
+        return [*added, *tokenizer(text + answer, add_special_tokens=False)["input_ids"]]
 
-    pieces = [{"ids": added}, *([" "] if _begins_with_space(tokenizer, rendered) else []), *_cut(tokenizer, rendered)]
-    return Template(_merge(pieces), _lead(rendered, answered), tokens)
+    def pieces(text: str) -> list[Piece]:
+        space = [" "] if _begins_with_space(tokenizer, text) else []
+        return _merge([{"ids": added}, *space, *_cut(tokenizer, text)])
+
+    exemplars = None
+    if several is not None:
+        whole, each = (part.replace(placeholder, shown) for part in several)
+        exemplars = {"template": pieces(whole), "each": _merge(_cut(tokenizer, each))}
+    return Template(pieces(rendered), _lead(rendered, answered), tokens, exemplars)
 
 
 def plain_tokenizer(tokenizer: Any) -> Any:
@@ -116,6 +140,43 @@ def _render(tokenizer: Any, placeholder: str) -> tuple[str, str]:
         if instruction in prompt and placeholder in prompt and question in prompt and question in answered:
             return prompt, answered
     raise ExportError(f"the chat template shows no picture beside a text ({problem}); give the model its own template")
+
+
+def _several(tokenizer: Any, placeholder: str, inline: bool) -> tuple[str, str] | None:
+    """The prompt with a marker where exemplars go, and an exemplar; None if the template has no such form."""
+    if not tokenizer.chat_template:
+        return None
+    mark, instruction, question = (_MARKERS[name] for name in ("exemplars", "instruction", "question"))
+    before, behind = _EXEMPLAR
+    each = [before, None, behind]
+
+    def rendered(*parts: str | None) -> str:
+        """The chat of these texts; None is a picture."""
+        content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+        asked = [{"role": "user", "content": content}]
+        return str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+
+    try:
+        if inline:
+            whole, one, two = rendered(f"{instruction}\n{mark}{placeholder}\n{question}"), "", ""
+        else:
+            whole, one, two = (
+                rendered(instruction, *between, None, question) for between in ([mark], each, [*each, *each])
+            )
+    except ExportError:
+        raise
+    except Exception:  # a template is a program and may raise anything
+        return None
+    if any(whole.count(once) != 1 for once in (mark, placeholder, instruction, question)):
+        return None
+    if inline:
+        return whole, f"{before}{placeholder}{behind}"
+    start, end = whole.split(mark)
+    exemplar = one[len(start) : len(one) - len(end)]
+    if one != start + exemplar + end or two != start + 2 * exemplar + end:
+        return None
+    found = exemplar.count(_MARKERS["name"]), exemplar.count(placeholder)
+    return (whole, exemplar) if found == (1, 1) else None
 
 
 def _lead(prompt: str, answered: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rar.runtime.errors import ExportError
 from rar.runtime.rank.mllm.prompt import Mode
 
 from ..mllm.decoder import Decoder
-from ..mllm.model import Mllm
+from ..mllm.model import Mllm, Piece
 from ..mllm.template import plain_tokenizer
 from .encoder import CHANNELS
 from .packages import language_file
@@ -30,6 +30,8 @@ MODES: Mapping[Mode, Mapping[str, str]] = {
 
 PARTS = 9  # of the encoder's `image_features`
 _TOKENS, _HEADS, _WIDTH, _DROPOUT = 4, 8, 128, 0.4
+# An exemplar, as short as a prompt.
+_EXEMPLAR: Sequence[Piece] = ({"slot": "name"}, ": ", {"slot": "image"}, "\n")
 # A token that SmolLM2 reserves for source files; it stands for the picture in the reference's ids.
 _PICTURE = "<filename>"
 
@@ -84,6 +86,10 @@ def load_mllm(folder: Path | None = None) -> Mllm:
             "attention_mask": torch.ones_like(ids),
         }
 
+    # SmolLM2's chat without its default system message, which only lengthens each prompt.
+    before: list[Piece] = [{"ids": [begin]}, "user\n", {"slot": "instruction"}]
+    behind: list[Piece] = [{"slot": "image"}, "\n", {"slot": "question"}, {"ids": [end]}, "\n", {"ids": [begin]}]
+    behind.append("assistant\n")
     return Mllm(
         architecture="starter",
         source="starter: EfficientNet-Lite2's features, a projector and SmolLM2-135M-Instruct",
@@ -93,19 +99,8 @@ def load_mllm(folder: Path | None = None) -> Mllm:
         embed=model.get_input_embeddings(),
         decoder=Decoder(model.model, model.lm_head),
         tokenizer=plain_tokenizer(tokenizer),
-        # SmolLM2's chat without its default system message, which only lengthens each prompt.
-        template=[
-            {"ids": [begin]},
-            "user\n",
-            {"slot": "instruction"},
-            {"slot": "image"},
-            "\n",
-            {"slot": "question"},
-            {"ids": [end]},
-            "\n",
-            {"ids": [begin]},
-            "assistant\n",
-        ],
+        template=[*before, *behind],
+        exemplars={"template": [*before, {"slot": "exemplars"}, *behind], "each": list(_EXEMPLAR)},
         stop_ids=[end],
         image_token=picture,
         image_tokens=_TOKENS,

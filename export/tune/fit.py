@@ -316,11 +316,12 @@ def drawn(memory: Memory, queries: Retrieved, k: int) -> Retrieved:
 
 
 def ranker_name(settings: Mapping[str, Any]) -> str:
-    """A readable name of one of `rankers`: rank, mode, and debias or alpha if they apply."""
+    """A readable name of one of `rankers`: rank, mode, and debias, exemplars or alpha if they apply."""
     if "alpha" in settings:
         return f"{settings['rank']} ({settings['alpha']:g})"
     name = " ".join(str(settings[key]) for key in ("rank", "mode") if key in settings)
-    return f"{name} ({settings['debias']})" if settings.get("mode") == "choice" else name
+    name += f" ({settings['debias']})" if settings.get("mode") == "choice" else ""
+    return f"{name}, exemplars {settings['exemplars']}" if settings.get("exemplars") else name
 
 
 def rankers(

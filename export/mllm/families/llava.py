@@ -48,13 +48,14 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
     return one_tile(loaded, "llava", Tower(loaded.model.model).eval())
 
 
-def one_tile(loaded: Loaded, architecture: str, vision: torch.nn.Module) -> Mllm:
+def one_tile(loaded: Loaded, architecture: str, vision: torch.nn.Module, *, inline: bool = False) -> Mllm:
     """A model in LLaVA's form: pictures as `pixel_values`, a placeholder a token, a language model and a head.
 
     Args:
         loaded: Its parts.
         architecture: See `Mllm`.
         vision: float32 [N, 3, S, S] -> float32 [N, T, D].
+        inline: See `template.resolve`.
 
     Raises:
         ExportError: The pictures are prepared in a way the runtime has no form for.
@@ -62,7 +63,7 @@ def one_tile(loaded: Loaded, architecture: str, vision: torch.nn.Module) -> Mllm
     config, tokenizer = loaded.config, loaded.tokenizer
     preprocess = read_preprocess(loaded.folder, loaded.images)
     placeholder = tokenizer.convert_ids_to_tokens(config.image_token_index)
-    template = loaded.resolve(placeholder, [placeholder])
+    template = loaded.resolve(placeholder, [placeholder], inline=inline)
 
     def reference_preprocess(image: Image.Image) -> npt.NDArray[np.float32]:
         return np.asarray(loaded.images(image, return_tensors="np")["pixel_values"][0])

@@ -37,7 +37,7 @@ def adapt(loaded: Loaded, tiles: int | None) -> Mllm:
         ExportError: Tiles were asked for, or the pictures are prepared in a way the runtime has no form for.
     """
     loaded.refuse_tiles(tiles)
-    made = one_tile(loaded, "llava_onevision", _Vision(loaded.model.model).eval())
+    made = one_tile(loaded, "llava_onevision", _Vision(loaded.model.model).eval(), inline=True)
 
     def reference_preprocess(picture: Image.Image) -> npt.NDArray[np.float32]:
         # The first is the whole picture, its tiles follow.

@@ -1,9 +1,11 @@
-"""Runs the language model: rows of packed trees in, logits out; the constant head's KV is cached."""
+"""Runs the language model: rows of packed trees in, logits out; the heads' KV is cached."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,9 @@ CACHE_BYTES = 256 * 2**20
 
 # Tokens by which a cache grows at a time: growth copies it, and attention covers all of it.
 _GROWTH = 64
+
+# What heads with pictures may keep of keys and values, and the latest one in any case.
+_HEADS_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class Cache:
     def room(self) -> int:
         """The capacity in tokens."""
         return self._held.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return self._held.nbytes
 
     def inputs(self) -> dict[str, Tensor]:
         """The decoder's inputs."""
@@ -144,6 +154,48 @@ class Cache:
         }
 
 
+@dataclass(frozen=True)
+class HeadPictures:
+    """The pictures in a head.
+
+    Attributes:
+        names: What tells them from others, in their order.
+        embeds: Of each float32 [T, D].
+    """
+
+    names: tuple[int, ...] = ()
+    embeds: Sequence[Floats] = field(default=(), compare=False)
+
+
+NO_PICTURES = HeadPictures()
+
+
+class Heads:
+    """The caches of heads, computed once: those of texts alone are few and stay, of those with pictures the latest."""
+
+    def __init__(self) -> None:
+        self._constant: dict[tuple[int, ...], Cache] = {}
+        self._latest: OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], Cache] = OrderedDict()
+        self._guard = Lock()
+
+    def of(self, head: Sequence[int], pictures: HeadPictures, compute: Callable[[], Cache]) -> Cache:
+        """A head's cache; see `Decoder.logits`."""
+        ids = tuple(head)
+        if not pictures.names:
+            if ids not in self._constant:
+                self._constant[ids] = compute()
+            return self._constant[ids]
+        key = ids, pictures.names
+        with self._guard:
+            found = self._latest.pop(key, None)
+        found = found or compute()
+        with self._guard:
+            self._latest[key] = found
+            while len(self._latest) > 1 and sum(cache.nbytes for cache in self._latest.values()) > _HEADS_BYTES:
+                self._latest.popitem(last=False)
+        return found
+
+
 class Decoder:
     """The language model of a bundle.
 
@@ -169,20 +221,27 @@ class Decoder:
         self._shape = shape
         self._positions = positions
         self._budget = budget
-        self._heads: dict[tuple[int, ...], Cache] = {}
+        self._heads = Heads()
 
     @property
     def device(self) -> Device:
         """The device that holds the keys and values."""
         return self._decoder.device
 
-    def logits(self, head: Sequence[int], trees: Sequence[Tree], pictures: Floats) -> Iterator[Floats]:
+    def logits(
+        self,
+        head: Sequence[int],
+        trees: Sequence[Tree],
+        pictures: Sequence[Floats],
+        before: HeadPictures = NO_PICTURES,
+    ) -> Iterator[Floats]:
         """Next-token logits at each tree's places.
 
         Args:
-            head: The ids that precede all trees.
+            head: The ids that precede all trees, with `PICTURE` for a row of its pictures.
             trees: One per picture.
-            pictures: float32 [trees, T, D], each picture's embeddings.
+            pictures: For each tree float32 [n * T, D], the embeddings of its pictures.
+            before: The head's pictures.
 
         Yields:
             For each tree float32 [M, V], its places' logits.
@@ -191,7 +250,7 @@ class Decoder:
             BundleError: The graph does not fit its settings.
         """
         for group in _groups([len(tree) for tree in trees], self._budget or BUDGET):
-            rows, cache = self._rows(head, trees[group])
+            rows, cache = self._rows(head, trees[group], before)
             logits = self._run(rows, pictures[group], cache, ["logits"])["logits"]
             for of_tree, count in zip(np.asarray(logits, np.float32), rows.counts, strict=True):
                 yield of_tree[:count]
@@ -200,18 +259,20 @@ class Decoder:
         self,
         head: Sequence[int],
         trees: Sequence[Tree],
-        pictures: Floats,
+        pictures: Sequence[Floats],
         limits: Sequence[int],
         done: Callable[[int, list[int]], bool],
+        before: HeadPictures = NO_PICTURES,
     ) -> list[list[int]]:
         """Continues each tree's last token greedily; all pictures of a call advance together.
 
         Args:
-            head: The ids that precede all trees.
+            head: As for `logits`.
             trees: One per picture, each of one segment with one place, its end.
-            pictures: float32 [trees, T, D].
+            pictures: As for `logits`.
             limits: For each tree the most tokens to generate.
             done: Takes a tree's index and its tokens so far; returns whether they are complete.
+            before: As for `logits`.
 
         Returns:
             For each tree the generated tokens.
@@ -222,7 +283,7 @@ class Decoder:
         written: list[list[int]] = [[] for _ in trees]
         budget = self._budget or min(WRITE_BUDGET, CACHE_BYTES // self._shape.token_bytes)
         for group in _groups([len(tree) for tree in trees], budget):
-            rows, cache = self._rows(head, trees[group])
+            rows, cache = self._rows(head, trees[group], before)
             active = list(range(len(trees))[group])
             begin = cache.length
             new = cache.new(rows.ids.shape[1])
@@ -246,34 +307,35 @@ class Decoder:
                     cache, seen, position = cache.rows(going), seen[going], position[going]
                 step = _step([written[index][-1] for index in active], position, self._positions.dims)
                 begin, new = cache.length, cache.new(1)
-                outputs = self._run(step, pictures[:0], cache, ["logits"], new, seen)
+                outputs = self._run(step, [], cache, ["logits"], new, seen)
                 cache.append(new, _GROWTH)
                 seen = np.pad(seen, ((0, 0), (0, cache.room - seen.shape[1])))
                 seen[:, begin] = True
                 position = position + 1
         return written
 
-    def _rows(self, head: Sequence[int], trees: Sequence[Tree]) -> tuple[Rows, Cache]:
+    def _rows(self, head: Sequence[int], trees: Sequence[Tree], before: HeadPictures) -> tuple[Rows, Cache]:
         """Trees as rows, and the cache that precedes them."""
-        packs = [pack([tree], start=len(head), positions=self._positions) for tree in trees]
-        return stack(packs), self._head(head).rows([0] * len(trees))
+        _, start = self._positions.count(head, 0)
+        packs = [pack([tree], start=start, positions=self._positions) for tree in trees]
+        return stack(packs), self._head(head, before).rows([0] * len(trees))
 
-    def _head(self, head: Sequence[int]) -> Cache:
-        key = tuple(head)
-        if key not in self._heads:
+    def _head(self, head: Sequence[int], before: HeadPictures) -> Cache:
+        def compute() -> Cache:
             cache = Cache(self._shape, self.device)
             if head:
                 rows = stack([pack([Tree([Segment(head)], [(0, len(head) - 1)])], positions=self._positions)])
                 new = cache.new(len(head))
-                self._run(rows, np.empty((0, 0, 0), np.float32), cache, [], new)
+                self._run(rows, before.embeds, cache, [], new)
                 cache.append(new)
-            self._heads[key] = cache
-        return self._heads[key]
+            return cache
+
+        return self._heads.of(head, before, compute)
 
     def _run(
         self,
         rows: Rows,
-        pictures: Floats,
+        pictures: Sequence[Floats],
         cache: Cache,
         outputs: Sequence[str],
         new: Tensor | None = None,
@@ -283,7 +345,7 @@ class Decoder:
 
         Args:
             rows: The new tokens.
-            pictures: float32 [n, T, D], the embeddings that replace the ids `PICTURE`, in order.
+            pictures: Each float32 [n, D], the embeddings that replace the ids `PICTURE`, in order.
             cache: The cache that precedes them.
             outputs: What to fetch.
             new: Space for the new tokens' keys and values, from the cache's `new`; None to discard them.
@@ -307,26 +369,27 @@ class Decoder:
             )
 
 
-def embed_rows(embed: Session, ids: Ints, pictures: Floats) -> Floats:
+def embed_rows(embed: Session, ids: Ints, pictures: Sequence[Floats]) -> Floats:
     """The embeddings of rows of tokens: float32 [N, L, D].
 
     Args:
         embed: See `Decoder`.
         ids: int64 [N, L].
-        pictures: float32 [n, T, D], what replaces the ids `PICTURE`, in order.
+        pictures: Each float32 [n, D], what replaces the ids `PICTURE`, in order.
 
     Raises:
         BundleError: There are more or fewer of them, or of another width.
     """
     spots = ids == PICTURE
     embeds = np.array(embed.run({"input_ids": np.where(spots, 0, ids)})["inputs_embeds"], np.float32)
-    visible = pictures.reshape(-1, pictures.shape[-1]) if pictures.size else embeds[spots][:0]
-    if visible.shape != (spots.sum(), embeds.shape[-1]):
+    width, count = embeds.shape[-1], sum(map(len, pictures))
+    if count != spots.sum() or any(one.shape[1:] != (width,) for one in pictures):
         raise BundleError(
-            f"the MLLM's pictures are {list(visible.shape)} where its prompt takes {int(spots.sum())} tokens "
-            f"of {embeds.shape[-1]}; export the model again"
+            f"the MLLM's pictures are {[list(one.shape) for one in pictures[:2]]} and so on, {count} rows in all, "
+            f"where its prompt takes {int(spots.sum())} tokens of {width}; export the model again"
         )
-    embeds[spots] = visible
+    if count:
+        embeds[spots] = np.concatenate(list(pictures))
     return embeds
 
 

@@ -50,6 +50,7 @@ class Mllm:
         budget: See `Decoder`.
 
     Attributes:
+        bundle: The bundle.
         prompt: Its prompt format.
         decoder: Its language model.
 
@@ -69,6 +70,7 @@ class Mllm:
     ) -> None:
         if "mllm" not in bundle.components:
             raise InputError(f"{bundle.root}: the bundle holds no MLLM; add one with `rar-export mllm`")
+        self.bundle = bundle
         info = MllmInfo.of(bundle)
         self._input = info.vision_input
         self._preprocess: Preprocess | None = None

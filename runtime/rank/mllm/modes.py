@@ -32,32 +32,36 @@ class Question:
     targets: Sequence[Sequence[int]]
 
 
-def ask_choice(prompt: Prompt, orders: Sequence[Sequence[str]]) -> Question:
+def ask_choice(prompt: Prompt, orders: Sequence[Sequence[str]], shown: Sequence[int] | None = None) -> Question:
     """Lettered questions about one picture, one branch each; all letters of each are looked up.
 
     Args:
         prompt: The prompt format.
         orders: For each branch the names in the order of their letters, all of one length.
+        shown: The ids between the head and the question; None for the picture's.
 
     Returns:
         Rows and targets have one entry per branch; the targets are the letters.
     """
     common, rests = fork([prompt.tail("choice", names) for names in orders])
-    segments = [Segment([*prompt.picture("choice"), *common]), *(Segment(rest, 0) for rest in rests)]
+    stem = [*(prompt.picture("choice") if shown is None else shown), *common]
+    segments = [Segment(stem), *(Segment(rest, 0) for rest in rests)]
     tree = Tree(segments, [(branch, len(rest) - 1) for branch, rest in enumerate(rests, 1)])
     letters = [prompt.letters[letter] for letter in LETTERS[: len(orders[0])]]
     return Question(tree, [[branch] * len(letters) for branch in range(len(orders))], [letters] * len(orders))
 
 
-def ask_likelihood(prompt: Prompt, names: Sequence[str]) -> Question:
-    """Every name as an answer, one branch each; its tokens and the end token are looked up."""
-    return ask_answers(prompt, "likelihood", names, [clean(name) for name in names])
+def ask_likelihood(prompt: Prompt, names: Sequence[str], shown: Sequence[int] | None = None) -> Question:
+    """Every name as an answer, one branch each; its tokens and the end token are looked up; `shown` as `ask_choice`."""
+    return ask_answers(prompt, "likelihood", names, [clean(name) for name in names], shown)
 
 
-def ask_answers(prompt: Prompt, mode: Mode, names: Sequence[str], answers: Sequence[str]) -> Question:
-    """Given answers to a mode's question, one branch each after the picture and the question."""
+def ask_answers(
+    prompt: Prompt, mode: Mode, names: Sequence[str], answers: Sequence[str], shown: Sequence[int] | None = None
+) -> Question:
+    """Given answers to a mode's question, one branch each after picture and question; `shown` as for `ask_choice`."""
     tail, rests = prompt.answers(mode, names, answers)
-    segments = [Segment([*prompt.picture(mode), *tail])]
+    segments = [Segment([*(prompt.picture(mode) if shown is None else shown), *tail])]
     places = [(0, len(segments[0].ids) - 1)]
     rows = []
     for rest in rests:
@@ -70,12 +74,13 @@ def ask_answers(prompt: Prompt, mode: Mode, names: Sequence[str], answers: Seque
     return Question(Tree(segments, places), rows, rests)
 
 
-def ask_list(prompt: Prompt, names: Sequence[str]) -> tuple[Tree, int]:
-    """The paper's question, and the most tokens that its answer may take.
+def ask_list(prompt: Prompt, names: Sequence[str], shown: Sequence[int] | None = None) -> tuple[Tree, int]:
+    """The paper's question, and the most tokens that its answer may take; `shown` as `ask_choice`.
 
     The limit is 1.5 times the candidates' own list, to allow for other quotes and spaces.
     """
-    segment = Segment([*prompt.picture("generate"), *prompt.tail("generate", names)])
+    stem = prompt.picture("generate") if shown is None else shown
+    segment = Segment([*stem, *prompt.tail("generate", names)])
     (ids,) = prompt.text([list_names("generate", names)])
     return Tree([segment], [(0, len(segment.ids) - 1)]), len(ids) * 3 // 2 + 8
 

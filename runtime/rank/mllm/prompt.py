@@ -1,7 +1,8 @@
 """Builds token ids from candidate names: fills the chat template so that names stay data.
 
 A prompt is head, picture and tail. The head is constant in each mode, so its KV is cached. The tail holds the
-candidates. Names are tokenised without special tokens.
+candidates. Names are tokenised without special tokens. Exemplars, pictures of the candidates with their names, stand
+between the head and the picture.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import tokenizers
@@ -54,7 +55,7 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot in the chat template: `instruction`, `image` or `question`."""
+    """A slot in the template: `instruction`, `exemplars`, `image` or `question`; an exemplar has `name` and `image`."""
 
     name: str
 
@@ -90,6 +91,8 @@ class Prompt:
         context: Tokens that the model can hold.
         positions: How the model counts positions.
         text: The model's tokenizer.
+        exemplar: The pieces of an exemplar, a candidate's name and picture, where the template has a slot for them.
+        several: The template with that slot; None if the model takes one picture.
     """
 
     template: Sequence[_Run | Slot]
@@ -101,6 +104,8 @@ class Prompt:
     context: int
     positions: Positions
     text: PlainText
+    exemplar: Sequence[_Run | Slot] = ()
+    several: Sequence[_Run | Slot] | None = None
 
     @classmethod
     def from_dict(cls, settings: Any, tokenizer: tokenizers.Tokenizer) -> Prompt:
@@ -115,9 +120,12 @@ class Prompt:
         """
         try:
             template = [_part(part) for part in settings["template"]]
-            slots = [part.name for part in template if isinstance(part, Slot)]
+            slots = _slots(template)
             if slots.count("question") != 1 or "image" not in slots or "image" in slots[slots.index("question") :]:
                 raise ValueError(f"the template's slots are {slots}; it needs images, then one question")
+            if not {"exemplars", "name"}.isdisjoint(slots):
+                raise ValueError(f"the template's slots are {slots}; exemplars have a template of their own")
+            several, exemplar = _exemplars(settings, slots.count("image"))
             grid = (settings.get("image_positions") or {}).get("grid")
             positions = Positions(
                 int(settings.get("position_dims", 1)),
@@ -137,6 +145,8 @@ class Prompt:
                 int(settings["context"]),
                 positions,
                 _plain(tokenizer, settings),
+                exemplar,
+                several,
             )
             share, rest = divmod(prompt.image_tokens, slots.count("image"))
             if rest or share < 1 or not prompt.stop_ids or positions.dims not in (1, 3):
@@ -149,9 +159,35 @@ class Prompt:
             raise BundleError(f"mllm/prompt.json: malformed ({error!r}); export the model again") from error
         return prompt
 
+    def of_several(self) -> Prompt:
+        """The format of prompts with exemplars.
+
+        Raises:
+            InputError: The model has none.
+        """
+        if self.several is None:
+            raise InputError(
+                "exemplars need an MLLM that takes several pictures, with a form for them in mllm/prompt.json; export "
+                "one of such a family, or export it again with this release, or rank without exemplars"
+            )
+        return replace(self, template=self.several)
+
     def head(self, mode: Mode) -> list[int]:
-        """The ids before the picture: constant in a mode."""
+        """The ids before the picture, and before exemplars: constant in a mode."""
         return self._ids(self._fill(mode, ())[0])
+
+    def opening(self, mode: Mode, exemplars: Sequence[str] = ()) -> list[int]:
+        """The ids from the prompt's beginning to the picture's end.
+
+        Args:
+            mode: The mode.
+            exemplars: The names beside exemplars, whose pictures precede the picture; none without `of_several`.
+        """
+        before, shown, _ = self._fill(mode, (), exemplars)
+        if before and shown and isinstance(before[-1], str) and isinstance(shown[0], str):
+            # Both are one text, and are tokenised as one.
+            before, shown = [*before[:-1], before[-1] + shown[0]], shown[1:]
+        return self._ids([*before, *shown])
 
     def picture(self, mode: Mode) -> list[int]:
         """The ids of the picture: `PICTURE` for each embedding, and the ids between its slots."""
@@ -203,8 +239,10 @@ class Prompt:
                 "ask for fewer candidates (k) or shorten the names"
             )
 
-    def _fill(self, mode: Mode, names: Sequence[str]) -> tuple[list[_Run], list[_Run], list[_Run]]:
-        """The filled template before, in and after the picture; neighbouring texts are joined.
+    def _fill(
+        self, mode: Mode, names: Sequence[str], exemplars: Sequence[str] = ()
+    ) -> tuple[list[_Run], list[_Run], list[_Run]]:
+        """The filled template before, in and after the pictures; neighbouring texts are joined in each.
 
         Raises:
             InputError: The model was exported without this mode, or there are more candidates than letters.
@@ -223,17 +261,19 @@ class Prompt:
             "image": [PICTURE] * (self.image_tokens // slots),
             "question": question,
         }
-        runs: list[_Run] = []
-        pictures = []
+        pieces: list[tuple[_Run, bool]] = []  # and whether a picture begins or ends there
         for part in (*self.template, texts["answer"]):
-            run = filled[part.name] if isinstance(part, Slot) else part
-            if part == Slot("image"):
-                pictures.append(len(runs))
-            if isinstance(run, str) and runs and isinstance(runs[-1], str):
-                runs[-1] += run
-            elif run:
-                runs.append(run)
-        return runs[: pictures[0]], runs[pictures[0] : pictures[-1] + 1], runs[pictures[-1] + 1 :]
+            if part == Slot("exemplars"):
+                pieces.append(("", True))
+                for name in exemplars:
+                    named = {**filled, "name": clean(name)}
+                    pieces += [(named[one.name] if isinstance(one, Slot) else one, True) for one in self.exemplar]
+            else:
+                run = filled[part.name] if isinstance(part, Slot) else part
+                pieces.append((run, part == Slot("image")))
+        seen = [place for place, (_, picture) in enumerate(pieces) if picture]
+        runs = [run for run, _ in pieces]
+        return _joined(runs[: seen[0]]), _joined(runs[seen[0] : seen[-1] + 1]), _joined(runs[seen[-1] + 1 :])
 
     def _ids(self, runs: Sequence[_Run]) -> list[int]:
         ids: list[int] = []
@@ -242,9 +282,22 @@ class Prompt:
         return ids
 
 
+def _joined(runs: Sequence[_Run]) -> list[_Run]:
+    """Without empty runs; neighbouring texts are one."""
+    joined: list[_Run] = []
+    for run in runs:
+        if isinstance(run, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += run
+        elif run:
+            joined.append(run)
+    return joined
+
+
 def _plain(tokenizer: tokenizers.Tokenizer, settings: Any) -> PlainText:
     """The tokenizer of texts in which no name yields an end token, unless the prompt's own words do."""
-    words = [part for part in settings["template"] if isinstance(part, str)]
+    several = settings.get("exemplars") or {"template": [], "each": []}
+    pieces = [*settings["template"], *several["template"], *several["each"]]
+    words = [part for part in pieces if isinstance(part, str)]
     words += [str(text) for texts in settings["modes"].values() for text in texts.values()]
     "".join([*words, str(settings.get("lead", ""))]).encode()  # a lone surrogate cannot be tokenised
     spoken = {token for ids in PlainText(tokenizer)(words) for token in ids}
@@ -256,6 +309,24 @@ def _part(part: Any) -> _Run | Slot:
         return part
     if "ids" in part:
         return [int(token) for token in part["ids"]]
-    if part["slot"] not in ("instruction", "image", "question"):
+    if part["slot"] not in ("instruction", "exemplars", "image", "question", "name"):
         raise ValueError(f"unknown slot {part['slot']!r}")
     return Slot(part["slot"])
+
+
+def _slots(pieces: Sequence[_Run | Slot]) -> list[str]:
+    return [part.name for part in pieces if isinstance(part, Slot)]
+
+
+def _exemplars(settings: Any, images: int) -> tuple[list[_Run | Slot] | None, list[_Run | Slot]]:
+    """The template with a slot for exemplars, None without one, and the pieces of an exemplar."""
+    if (found := settings.get("exemplars")) is None:
+        return None, []
+    template, exemplar = ([_part(part) for part in found[name]] for name in ("template", "each"))
+    slots, own = _slots(template), _slots(exemplar)
+    shown = ["image"] * images
+    if slots != [*(["instruction"] if "instruction" in slots else []), "exemplars", *shown, "question"]:
+        raise ValueError(f"the slots of the template with exemplars are {slots}")
+    if own != ["name", *shown]:
+        raise ValueError(f"the slots of an exemplar are {own}; it needs a name, then images")
+    return template, exemplar

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.manifest import Bundle
-from ...errors import InputError
+from ...errors import BundleError, InputError
 from ...stages import in_stage
 from ..protocol import Flag, Needs, Opened, Query, RankerOptions, Ranking, Spec
+from .exemplars import COMPONENT, Exemplars
 from .info import MllmInfo
 from .model import Mllm
 from .modes import (
@@ -29,6 +30,7 @@ from .modes import (
     place_scores,
     rotations,
 )
+from .openings import Opening, Openings, by_head
 from .parse import is_closed, parse_list
 from .prompt import Mode
 from .tree import Tree
@@ -54,49 +56,64 @@ class MllmOptions:
             k rotations of the candidates, so that each stands at each letter once. `calibrate` subtracts the letters'
             log-probabilities for the same picture with every name replaced by one neutral text (arXiv 2102.09690): one
             more question instead of k - 1. `none` uses them unchanged.
+        exemplars: How many pictures of its class are shown beside each candidate's name, those of the bundle's
+            `exemplars` that are most similar to the picture. A class without any appears by name only. RAR shows none.
 
     Raises:
-        InputError: The mode or debias is unknown.
+        InputError: The mode or debias is unknown, or `exemplars` is no number from 0 on.
     """
 
     mode: Mode = "likelihood"
     debias: Debias = "rotate"
+    exemplars: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (("mode", self.mode, get_args(Mode)), ("debias", self.debias, get_args(Debias))):
             if value not in known:
                 raise InputError(f"{name} {value!r} is unknown; choose {', '.join(known)}")
+        if type(self.exemplars) is not int or self.exemplars < 0:
+            raise InputError(f"exemplars={self.exemplars!r}; give how many pictures a candidate, 0 for names alone")
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> MllmOptions:
         """See `RankerOptions`."""
-        return cls(stored["mode"], stored.get("debias", cls.debias))
+        return cls(stored["mode"], stored.get("debias", cls.debias), stored.get("exemplars", 0))
 
     def stored(self) -> dict[str, Any]:
         """See `RankerOptions`."""
-        return {"mode": self.mode, "debias": self.debias}
+        exemplars = {"exemplars": self.exemplars} if self.exemplars else {}
+        return {"mode": self.mode, "debias": self.debias, **exemplars}
 
     def same(self, other: RankerOptions) -> bool:
         """See `RankerOptions`; only `choice` looks at `debias`."""
-        return self == other or (isinstance(other, MllmOptions) and self.mode == other.mode != "choice")
+        if not isinstance(other, MllmOptions) or self.exemplars != other.exemplars:
+            return False
+        return self.mode == other.mode and (self.mode != "choice" or self.debias == other.debias)
 
 
 class MllmRanker:
     """The ranker over a loaded MLLM. Scores are log-probabilities over a picture's candidates.
 
+    Args:
+        model: The MLLM.
+        options: Settings; None for the defaults.
+
     Raises:
-        InputError: The model has no such mode.
+        InputError: The model has no such mode, or takes no exemplars, or the bundle holds none.
+        BundleError: The bundle's exemplars do not fit its model, or are damaged.
     """
 
     def __init__(self, model: Mllm, options: MllmOptions | None = None) -> None:
         self._model = model
-        self._options = options or MllmOptions()
-        self._head = model.prompt.head(self._options.mode)
+        self._options = options = options or MllmOptions()
+        self._prompt = model.prompt.of_several() if options.exemplars else model.prompt
+        kept = Exemplars.open(model.bundle, self._prompt) if options.exemplars else None
+        self._openings = Openings(self._prompt, options.mode, kept, options.exemplars)
 
     @property
     def most(self) -> int | None:
         """The most candidates that it can rank; None for any number."""
-        return len(self._model.prompt.letters) if self._options.mode == "choice" else None
+        return len(self._prompt.letters) if self._options.mode == "choice" else None
 
     def rank(self, queries: Sequence[Query]) -> list[Ranking]:
         """One ranking per query; a picture with one candidate needs no call of the model.
@@ -105,7 +122,7 @@ class MllmRanker:
         model's context: that would cost the whole batch its time. It keeps the retrieval's order, marked as a fallback.
 
         Raises:
-            InputError: A prompt has more candidates than letters.
+            InputError: A prompt has more candidates than letters, or more exemplars than the model's context holds.
             BundleError: The model's files do not fit each other.
         """
         rankings = [Ranking.unranked(len(query.candidates)) for query in queries]
@@ -119,26 +136,34 @@ class MllmRanker:
 
     def _score(self, queries: Sequence[Query]) -> list[Ranking | None]:
         with in_stage("prompt"):
-            questions = [self._question(_names(query)) for query in queries]
-            fit = [i for i, question in enumerate(questions) if self._fits(_length(question.tree))]
+            openings = self._openings.of(queries)
+            questions = [self._question(_names(q), o.ids) for q, o in zip(queries, openings, strict=True)]
+            fit = [i for i, asked in enumerate(questions) if self._fits(openings[i], _length(asked.tree))]
         rankings: list[Ranking | None] = [None] * len(queries)
         if not fit:
             return rankings
         with in_stage("vision"):
-            pictures = self._model.see([queries[i] for i in fit])
-        logits = self._model.decoder.logits(self._head, [questions[i].tree for i in fit], pictures)
-        for i, rows in zip(fit, logits, strict=True):
-            with in_stage("score"):
-                rankings[i] = Ranking(self._scores(questions[i], rows))
+            pictures = dict(zip(fit, self._model.see([queries[i] for i in fit]), strict=True))
+        for group in by_head(openings, fit):
+            first = openings[group[0]]
+            logits = self._model.decoder.logits(
+                first.head,
+                [questions[i].tree for i in group],
+                [_shown(openings[i], pictures[i]) for i in group],
+                first.before,
+            )
+            for i, rows in zip(group, logits, strict=True):
+                with in_stage("score"):
+                    rankings[i] = Ranking(self._scores(questions[i], rows))
         return rankings
 
-    def _question(self, names: Sequence[str]) -> Question:
-        prompt, debias = self._model.prompt, self._options.debias
+    def _question(self, names: Sequence[str], shown: Sequence[int]) -> Question:
+        prompt, debias = self._prompt, self._options.debias
         if self._options.mode == "likelihood":
-            return ask_likelihood(prompt, names)
+            return ask_likelihood(prompt, names, shown)
         if debias == "rotate":
-            return ask_choice(prompt, [[names[i] for i in order] for order in rotations(len(names))])
-        return ask_choice(prompt, [names, [NEUTRAL] * len(names)] if debias == "calibrate" else [names])
+            return ask_choice(prompt, [[names[i] for i in order] for order in rotations(len(names))], shown)
+        return ask_choice(prompt, [names, [NEUTRAL] * len(names)] if debias == "calibrate" else [names], shown)
 
     def _scores(self, question: Question, logits: Floats) -> Floats:
         if self._options.mode == "likelihood":
@@ -149,31 +174,51 @@ class MllmRanker:
         return log_softmax(letters[0] - letters[1]) if self._options.debias == "calibrate" else letters[0]
 
     def _generate(self, queries: Sequence[Query]) -> list[Ranking | None]:
-        prompt, decoder = self._model.prompt, self._model.decoder
+        prompt, decoder = self._prompt, self._model.decoder
         with in_stage("prompt"):
-            asked = [ask_list(prompt, _names(query)) for query in queries]
-            fit = [i for i, (tree, limit) in enumerate(asked) if self._fits(len(tree) + limit)]
+            openings = self._openings.of(queries)
+            asked = [ask_list(prompt, _names(q), o.ids) for q, o in zip(queries, openings, strict=True)]
+            fit = [i for i, (tree, limit) in enumerate(asked) if self._fits(openings[i], len(tree) + limit)]
         rankings: list[Ranking | None] = [None] * len(queries)
         if not fit:
             return rankings
-        names = [_names(queries[i]) for i in fit]
         with in_stage("vision"):
-            pictures = self._model.see([queries[i] for i in fit])
+            pictures = dict(zip(fit, self._model.see([queries[i] for i in fit]), strict=True))
+        for group in by_head(openings, fit):
+            names = [_names(queries[i]) for i in group]
 
-        def done(index: int, written: list[int]) -> bool:
-            if written[-1] in prompt.stop_ids:
-                return True
-            # Only a bracket can close a list.
-            return "]" in prompt.decode(written[-1:]) and is_closed(prompt.decode(written), names[index])
+            def done(index: int, written: list[int], names: list[list[str]] = names) -> bool:
+                if written[-1] in prompt.stop_ids:
+                    return True
+                # Only a bracket can close a list.
+                return "]" in prompt.decode(written[-1:]) and is_closed(prompt.decode(written), names[index])
 
-        trees, limits = zip(*(asked[i] for i in fit), strict=True)
-        answers = decoder.greedy(self._head, trees, pictures, limits, done)
-        for i, answer, labels in zip(fit, answers, names, strict=True):
-            rankings[i] = _ranking(prompt.decode(answer), labels)
+            first = openings[group[0]]
+            trees, limits = zip(*(asked[i] for i in group), strict=True)
+            shown = [_shown(openings[i], pictures[i]) for i in group]
+            answers = decoder.greedy(first.head, trees, shown, limits, done, first.before)
+            for i, answer, labels in zip(group, answers, names, strict=True):
+                rankings[i] = _ranking(prompt.decode(answer), labels)
         return rankings
 
-    def _fits(self, tokens: int) -> bool:
-        return len(self._head) + tokens <= self._model.prompt.context
+    def _fits(self, opening: Opening, tokens: int) -> bool:
+        return len(opening.head) + tokens <= self._prompt.context
+
+
+def _shown(opening: Opening, picture: Floats) -> Floats:
+    """The pictures of a tree: float32 [n * T, D].
+
+    Raises:
+        BundleError: The exemplars are of another width.
+    """
+    if not opening.exemplars:
+        return picture
+    if opening.exemplars[0].shape != picture.shape:
+        raise BundleError(
+            f"exemplars of {list(opening.exemplars[0].shape)} beside pictures of {list(picture.shape)}; make them "
+            "again with `rar-export exemplars`"
+        )
+    return np.concatenate([*opening.exemplars, picture])
 
 
 def _length(tree: Tree) -> int:
@@ -217,8 +262,14 @@ def _trials(opened: Opened) -> Iterator[tuple[MllmOptions, MllmRanker]]:
     ):
         if options.mode in model.prompt.modes:
             yield options, MllmRanker(model, options)
+    if COMPONENT in opened.bundle.components and "likelihood" in model.prompt.modes:
+        options = MllmOptions("likelihood", exemplars=1)
+        yield options, MllmRanker(model, options)
 
 
-_FLAGS = (Flag("mode", "how the MLLM ranks (default: the bundle's own choice)", get_args(Mode)),)
+_FLAGS = (
+    Flag("mode", "how the MLLM ranks (default: the bundle's own choice)", get_args(Mode)),
+    Flag("exemplars", "pictures of its class that the MLLM sees beside each name (default: the bundle's own choice)"),
+)
 
 SPEC = Spec(MllmOptions, _open, _needs, _trials, log_probabilities=True, flags=_FLAGS)

@@ -15,12 +15,10 @@ import numpy.typing as npt
 
 from ...session import Device, Session, Tensor
 from ...stages import in_stage
-from .decoder import CACHE_BYTES, Cache, Shape, embed_rows
+from .decoder import CACHE_BYTES, NO_PICTURES, Cache, HeadPictures, Heads, Shape, embed_rows
 from .tree import Tree
 
 Floats = npt.NDArray[np.float32]
-
-_NO_PICTURES = np.empty((0, 0, 0), np.float32)
 
 
 class RowDecoder:
@@ -39,20 +37,27 @@ class RowDecoder:
         self._decoder = decoder
         self._shape = shape
         self._padded = padded
-        self._heads: dict[tuple[int, ...], Cache] = {}
+        self._heads = Heads()
 
     @property
     def device(self) -> Device:
         """The device that holds the keys and values."""
         return self._decoder.device
 
-    def logits(self, head: Sequence[int], trees: Sequence[Tree], pictures: Floats) -> Iterator[Floats]:
+    def logits(
+        self,
+        head: Sequence[int],
+        trees: Sequence[Tree],
+        pictures: Sequence[Floats],
+        before: HeadPictures = NO_PICTURES,
+    ) -> Iterator[Floats]:
         """Next-token logits at each tree's places.
 
         Args:
-            head: The ids that precede all trees.
+            head: As for `Decoder.logits`.
             trees: One per picture, each with one root.
-            pictures: float32 [trees, T, D], each picture's embeddings.
+            pictures: As for `Decoder.logits`.
+            before: As for `Decoder.logits`.
 
         Yields:
             For each tree float32 [M, V], its places' logits.
@@ -61,15 +66,16 @@ class RowDecoder:
             BundleError: The graph does not fit its settings.
         """
         for index, tree in enumerate(trees):
-            yield self._tree(self._head(head), tree, pictures[index : index + 1])
+            yield self._tree(self._head(head, before), tree, pictures[index : index + 1])
 
     def greedy(
         self,
         head: Sequence[int],
         trees: Sequence[Tree],
-        pictures: Floats,
+        pictures: Sequence[Floats],
         limits: Sequence[int],
         done: Callable[[int, list[int]], bool],
+        before: HeadPictures = NO_PICTURES,
     ) -> list[list[int]]:
         """Continues each tree's last token greedily, one picture after the other; see `Decoder.greedy`.
 
@@ -80,16 +86,17 @@ class RowDecoder:
         for index, tree in enumerate(trees):
             (root,) = tree.segments
             answer: list[int] = []
-            logits, held = self._run([root.ids], self._head(head), pictures[index : index + 1], [[len(root.ids) - 1]])
+            start = self._head(head, before)
+            logits, held = self._run([root.ids], start, pictures[index : index + 1], [[len(root.ids) - 1]])
             while True:
                 answer.append(int(logits[0, 0].argmax()))
                 if len(answer) >= limits[index] or done(index, answer):
                     break
-                logits, held = self._run([answer[-1:]], held, _NO_PICTURES, [[0]])
+                logits, held = self._run([answer[-1:]], held, [], [[0]])
             written.append(answer)
         return written
 
-    def _tree(self, head: Cache, tree: Tree, picture: Floats) -> Floats:
+    def _tree(self, head: Cache, tree: Tree, picture: Sequence[Floats]) -> Floats:
         """A tree's logits at its places: float32 [M, V]."""
         found: dict[int, Floats] = {}
         root = [offset for segment, offset in tree.places if segment == 0]
@@ -104,7 +111,7 @@ class RowDecoder:
                 for row, segment, one in zip(rows, group, asked, strict=True)
             ]
             before = stem if len(rows) == 1 else stem.rows([0] * len(rows))
-            logits, _ = self._run(rows, before, _NO_PICTURES, places, keep=False)
+            logits, _ = self._run(rows, before, [], places, keep=False)
             for of_row, one in zip(logits, asked, strict=True):
                 found.update(zip(one, of_row, strict=False))
         return np.stack([found[i] for i in range(len(tree.places))])
@@ -126,18 +133,18 @@ class RowDecoder:
         """The ids from the root's end to a segment's."""
         return [token for ancestor in tree.ancestors(segment)[1:] for token in tree.segments[ancestor].ids]
 
-    def _head(self, head: Sequence[int]) -> Cache:
-        key = tuple(head)
-        if key not in self._heads:
+    def _head(self, head: Sequence[int], before: HeadPictures) -> Cache:
+        def compute() -> Cache:
             cache = Cache(self._shape, self.device)
-            self._heads[key] = self._run([head], cache, _NO_PICTURES, [[0]])[1] if head else cache
-        return self._heads[key]
+            return self._run([head], cache, before.embeds, [[0]])[1] if head else cache
+
+        return self._heads.of(head, before, compute)
 
     def _run(
         self,
         rows: Sequence[Sequence[int]],
         cache: Cache,
-        pictures: Floats,
+        pictures: Sequence[Floats],
         places: Sequence[Sequence[int]],
         *,
         keep: bool = True,
@@ -147,7 +154,7 @@ class RowDecoder:
         Args:
             rows: The new tokens; shorter rows are padded.
             cache: What precedes them, of as many rows.
-            pictures: float32 [n, T, D], the embeddings that replace the ids `PICTURE`, in order.
+            pictures: Each float32 [n, D], the embeddings that replace the ids `PICTURE`, in order.
             places: For each row the tokens whose logits are wanted.
             keep: Whether the new tokens' keys and values are wanted.
 

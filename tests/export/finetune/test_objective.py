@@ -86,6 +86,37 @@ def test_a_batch_of_unlike_questions_equals_one_by_one(
             assert value == pytest.approx(one_by_one, abs=1e-4)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_exemplars_stand_in_the_prompt_of_their_own_question(
+    model: tuple[Mllm, Prompt], class_pictures: list[Path], mode: Mode
+) -> None:
+    mllm, prompt = model
+    if prompt.several is None:
+        with pytest.raises(InputError, match="takes several pictures"):
+            prompt.of_several()
+        return
+    prompt, paths = prompt.of_several(), list(map(str, class_pictures))
+    samples = [
+        Sample(paths[0], NAMES[0], tuple(NAMES[:3]), (paths[4], "", paths[8])),
+        Sample(paths[1], NAMES[3], tuple(NAMES[2:4]), ("", "")),
+        Sample(paths[2], NAMES[4], tuple(NAMES[3:]), (paths[5], paths[9])),
+    ]
+    exercises = [ask(prompt, mode, sample, np.random.default_rng(1)) for sample in samples]
+    assert [len(exercise.exemplars) for exercise in exercises] == [2, 0, 2]
+    shown = [[*exercise.exemplars, sample.path] for exercise, sample in zip(exercises, samples, strict=True)]
+    for sample, exercise in zip(samples, exercises, strict=True):
+        of = dict(zip(sample.exemplars, sample.candidates, strict=True))
+        root = exercise.question.tree.segments[0].ids
+        opening = prompt.opening(mode, [of[path] for path in exercise.exemplars])
+        assert list(root[: len(opening)]) == opening
+    questions = [exercise.question for exercise in exercises]
+    with torch.inference_mode():
+        together = run(mllm, prompt, mode, questions, see(mllm, [Path(path) for row in shown for path in row]))
+        for question, row, found in zip(questions, shown, together, strict=True):
+            (alone,) = run(mllm, prompt, mode, [question], see(mllm, [Path(path) for path in row]))
+            assert (alone - found).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("mode", ["likelihood", "choice"])
 def test_each_picture_stands_in_its_own_row(model: tuple[Mllm, Prompt], class_pictures: list[Path], mode: Mode) -> None:
     mllm, prompt = model

@@ -39,13 +39,16 @@ def test_windows_slide_over_the_other_classes(order: list[int], length: int, lab
 def test_a_picture_is_found_by_the_other_half_alone(classes: list[int], seed: int) -> None:
     # Each picture is like itself (1) and like no other (0): who finds itself has a 1.
     labels, embeddings = np.array(classes), np.eye(len(classes), dtype=np.float32)
-    similarity = _between_halves(embeddings, labels, 5, np.random.default_rng(seed))
+    similarity, nearest = _between_halves(embeddings, labels, 5, np.random.default_rng(seed))
+    assert ((nearest < 0) == (similarity < 0)).all()
     assert set(np.unique(similarity)) <= {0.0, -np.inf}
     counts = np.bincount(labels, minlength=5)
     for row, label in enumerate(labels):
         # Who has a companion finds it, and who has none is not found by itself.
         assert (similarity[row, label] == 0) == (counts[label] > 1)
         assert (similarity[row, counts > 1] == 0).all()
+        assert row not in nearest[row]
+        assert all(labels[place] == other for other, place in enumerate(nearest[row]) if place >= 0)
 
 
 def test_lists_have_distinct_names_the_true_one_among_them(clip: Clip, pictures: list[LabelledImage]) -> None:
@@ -56,6 +59,8 @@ def test_lists_have_distinct_names_the_true_one_among_them(clip: Clip, pictures:
         assert own[sample.path] == sample.label
         assert len(set(sample.candidates)) == 3
         assert sample.label in sample.candidates
+        assert [own[path] for path in sample.exemplars] == list(sample.candidates)
+        assert sample.path not in sample.exemplars
         lists[sample.path].add(sample.candidates)
     assert {len(found) for found in lists.values()} == {2}
     assert lists.keys() == own.keys()
@@ -75,6 +80,7 @@ def test_classes_of_one_picture_are_searched_by_their_names(clip: Clip, pictures
     names = [image.label for image in few]
     order = np.argsort(-(embed_images(clip, few) @ clip.embed_names(names).T), axis=1)
     assert [sample.candidates for sample in samples] == [tuple(names[i] for i in row) for row in order]
+    assert {sample.exemplars for sample in samples} == {("",) * 4}
 
 
 def test_a_class_without_a_picture_in_the_other_half_is_not_found(clip: Clip, pictures: list[LabelledImage]) -> None:

@@ -99,6 +99,10 @@ class TestLearning:
             own = losses[objective::3]
             assert np.mean(own[-3:]) < np.mean(own[:3])
 
+    def test_the_loss_falls_with_exemplars_too(self, seeing: Run, tmp_path: Path) -> None:
+        losses = [line["loss"] for line in log_of(seeing(tmp_path / "adapter", replace(OPTIONS, exemplars=True)))[1:]]
+        assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
     def test_nothing_is_left_but_the_adapter_its_training_set_and_its_log(
         self, whole: Path, llava_adapter: Path
     ) -> None:

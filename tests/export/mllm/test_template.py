@@ -78,6 +78,37 @@ def test_ids_are_those_of_the_models_own_processor(name: str, tiny_mllm_folder: 
             assert np.where(np.array(found) == PICTURE, mllm.image_token, found).tolist() == list(np.ravel(wanted))
 
 
+@pytest.mark.parametrize("name", ["smolvlm", "qwen25vl", "qwen3vl", "gemma3", "internvl", "lfm2vl"])
+def test_ids_with_exemplars_are_those_of_the_models_own_processor(
+    name: str, tiny_mllm_folder: Callable[[str], Path]
+) -> None:
+    folder = tiny_mllm_folder(name)
+    mllm, own = load(str(folder)), processor(name, folder)
+    prompt = read_prompt(prompt_settings(mllm), mllm.tokenizer).of_several()
+    texts, names = prompt.modes["likelihood"], LABELS[3:6]
+    question = texts["question"].replace("{candidates}", list_names("likelihood", names))
+    parts: list[dict[str, str]] = [{"type": "text", "text": texts["instruction"]}]
+    for label in names:
+        parts += [{"type": "text", "text": f"A photo of {label}: "}, {"type": "image"}, {"type": "text", "text": "\n"}]
+    parts += [{"type": "image"}, {"type": "text", "text": question}]
+    chat = own.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+    more = {"images_kwargs": {"crop_to_patches": False}} if name == "internvl" else {}
+    shown = [Image.new("RGB", mllm.vision_shape[1:])] * 4
+    wanted = own(images=shown, text=chat, add_special_tokens=False, **more)["input_ids"]
+    found = [*prompt.opening("likelihood", names), *prompt.tail("likelihood", names)]
+    assert np.where(np.array(found) == PICTURE, mllm.image_token, found).tolist() == list(np.ravel(wanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "several"), [("llava", False), ("fastvlm", False), ("llava_onevision", True), ("smolvlm2", True)]
+)
+def test_families_that_take_one_picture_have_no_form_for_exemplars(
+    name: str, several: bool, tiny_mllm_folder: Callable[[str], Path]
+) -> None:
+    mllm = load(str(tiny_mllm_folder(name)))
+    assert (mllm.exemplars is not None) == ("exemplars" in prompt_settings(mllm)) == several
+
+
 def test_sentencepieces_prefix_for_the_beginning_only_is_written_out(tmp_path: Path) -> None:
     mllm = load(str(tiny_mllm.write_llava(tmp_path, "first")))
     assert mllm.template[1] == " USER: "

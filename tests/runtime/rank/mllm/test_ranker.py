@@ -247,7 +247,7 @@ class TestGenerate:
             model = smolvlm.open()
             (ids,) = model.prompt.text([text])
 
-            def greedy(head: Any, trees: Sequence[Any], pictures: Any, limits: Any, done: Any) -> list[list[int]]:
+            def greedy(head: Any, trees: Sequence[Any], *_: Any) -> list[list[int]]:
                 return [ids for _ in trees]
 
             model.decoder.greedy = greedy  # type: ignore[method-assign]
@@ -289,7 +289,7 @@ class TestGenerate:
         model = smolvlm.open()
         seen: dict[str, Any] = {}
 
-        def greedy(head: Any, trees: Any, pictures: Any, limits: Any, done: Any) -> list[list[int]]:
+        def greedy(head: Any, trees: Any, pictures: Any, limits: Any, done: Any, _: Any) -> list[list[int]]:
             (own,) = model.prompt.text([list_names("generate", names_of(queries[0]))])
             seen["limits"], seen["list"] = limits, own
             seen["done"] = [done(0, own[: i + 1]) for i in range(len(own))]
