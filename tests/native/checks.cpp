@@ -188,7 +188,8 @@ void packed_groups_cover_the_taps() {
         const rar::PackedAxis packed(axis, *kernels);
         CHECK(packed.padded_size() == 80);
         for (std::int64_t i = 0; i < packed.padded_size(); ++i) {
-            CHECK((packed.first_group(i) + packed.groups(i)) * 4 <= axis.source_last - axis.source_first + 3);
+            const std::int64_t end = (packed.first_group(i) + packed.groups(i)) * kernels->taps;
+            CHECK(end < axis.source_last - axis.source_first + kernels->taps);
             CHECK((packed.groups(i) == 0) == (i >= packed.size()));
         }
     }

@@ -206,11 +206,6 @@ def probe(name: str) -> Callable[[Form, Objects], Code | None]:
     return find
 
 
-def box_pass(form: Form, objects: Objects) -> Code | None:
-    code = function_of(objects.functions(form.kernels or "box_pass", form.arm), r"box_pass(_lines)?\(")
-    return longest_block(code) if code else None
-
-
 def distance(*names: str) -> Callable[[Form, Objects], Code | None]:
     def find(form: Form, objects: Objects) -> Code | None:
         sources = (form.distances, "distance_neon") if form.distances == "distance_dotprod" else (form.distances,)
@@ -236,7 +231,6 @@ ROWS = (
     Row("resize: turn a strip", "16 pixels", probe("turn"), lambda form: form.turned * form.lanes / 16),
     Row("normalise to float32", "16 values", probe("floats"), lambda form: form.lanes / 16),
     Row("normalise to float16", "16 values", probe("halves"), lambda form: form.lanes / 16),
-    Row("Pillow's blur: one pass", "96 lines", box_pass, lambda form: 1 / 3 if form.name == "avx2" else 1.0),
     Row("float16, squared distance", "row of 64",
         distance(r"squared<rar::F16>\(", r"squared_tile<rar::F16, 4>"), rows_times),
     Row("float16, dot product", "row of 64", distance(r"dots_tile<rar::F16, 1, 4>", r"dots<rar::F16>\("), rows_times),

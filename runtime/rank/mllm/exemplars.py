@@ -62,7 +62,8 @@ class Exemplars:
                 raise ValueError(f"{LABELS} is no list of names")
             if not len(labels) == len(vectors) == len(embeds) or vectors.ndim != 2 or embeds.ndim != 3:
                 raise ValueError(f"{len(labels)} labels, vectors {vectors.shape} and embeddings {embeds.shape}")
-            if (vectors.dtype, embeds.dtype) != (np.float16, np.float16) or embeds.shape[1] != prompt.image_tokens:
+            halves = all(array.dtype == np.float16 for array in (vectors, embeds))
+            if not halves or embeds.shape[1] != prompt.image_tokens:
                 raise ValueError(f"pictures of {embeds.shape[1]} tokens for {prompt.image_tokens}, or another type")
         except DAMAGED as error:
             raise BundleError(
@@ -97,7 +98,8 @@ class Exemplars:
 
     def embeds(self, row: int) -> Floats:
         """A picture as the language model sees it: float32 [T, D]."""
-        return self._embeds[row].astype(np.float32)
+        embeds: Floats = self._embeds[row].astype(np.float32)
+        return embeds
 
 
 def _check_made_with(bundle: Bundle, info: Mapping[str, Any]) -> None:
