@@ -20,8 +20,8 @@ _HEAD = (
     "export at fp32 / int8 / int4, s",
     "memory of the export, GB",
 )
-# What stands in a cell that could not be measured.
-_NONE = "none"
+# What stands in a cell that could not be measured, and in one that was not.
+_NONE, _NOT_RUN = "none", "not run"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def _line(family: str, name: str, rows: dict[str, dict[str, Any]]) -> list[str]:
 
     def each(read: Callable[[dict[str, Any]], float]) -> str:
         found = [rows.get(precision) for precision in PRECISIONS]
-        return " / ".join(_NONE if row is None or row["why"] else _figure(read(row)) for row in found)
+        return " / ".join(_NOT_RUN if row is None else _NONE if row["why"] else _figure(read(row)) for row in found)
 
     return [
         f"`{family}`",

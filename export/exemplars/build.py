@@ -63,12 +63,13 @@ def build_exemplars(
     vectors = embed_images(clip, images)
     chosen = _choose(vectors, [image.label for image in images], per_class)
     kept = [images[row] for row in chosen]
-    embeds = [
-        _see(model, clip, kept[start : start + _BATCH])
-        for start in tqdm(range(0, len(kept), _BATCH), desc="exemplars", disable=None)
-    ]
     with np.errstate(over="ignore"):  # told below
-        halves = np.concatenate(embeds).astype(np.float16)
+        halves = np.concatenate(
+            [
+                _see(model, clip, kept[start : start + _BATCH]).astype(np.float16)
+                for start in tqdm(range(0, len(kept), _BATCH), desc="exemplars", disable=None)
+            ]
+        )
     if not np.isfinite(halves).all():
         raise BundleError(f"{bundle.root}: its MLLM's pictures do not fit 16 bits; use another precision or model")
     with stage(bundle.root, COMPONENT) as staging:

@@ -100,6 +100,8 @@ def _finetune(
     prompt = read_prompt(prompt_settings(mllm, modes), mllm.tokenizer)
     prompt = prompt.of_several() if options.exemplars else prompt
     samples = _samples(clip, sources, folder, options, held_out)
+    if options.exemplars and not any(any(sample.exemplars) for sample in samples):
+        raise InputError("no class has a second picture to show as an exemplar; give more pictures, or no --exemplars")
     check = _held_out_samples(clip, sources, held_out, options.k)
 
     torch.manual_seed(options.seed)

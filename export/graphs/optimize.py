@@ -1,8 +1,8 @@
 """Simplifies a traced graph as PyTorch's exporter would, without the step that takes most of its time.
 
-`torch.onnx.export` leaves this to `onnxscript.optimizer`, which does the same in the same order. One of its rules makes
-one split of two slices. It compares every node of the graph with every other: in a decoder of 30 layers that was half
-of the export. Slices that go to the end of a dimension, as all of ours, it never takes.
+`torch.onnx.export` leaves this to `onnxscript.optimizer`, which does the same in the same order for opsets below 23.
+One of its rules makes one split of two slices. It compares every node of the graph with every other: in a decoder of 30
+layers that was half of the export. Slices that go to the end of a dimension, as all of ours, it never takes.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.cli.printable import printable
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.encoder.info import EncoderInfo
-from rar.runtime.errors import BundleError, ProviderError
+from rar.runtime.errors import BundleError, ProviderError, RarError
 from rar.runtime.memory import MODALITIES, Candidate, Memory, log
 from rar.runtime.memory.fit.measure import sample, spread
 from rar.runtime.memory.view import LOG
@@ -77,14 +77,21 @@ def verify(path: str | os.PathLike[str], provider: str = "auto") -> Iterator[str
         model = Mllm(bundle, clip)
         yield _ranks(model, clip)
         if COMPONENT in bundle.components:
-            kept = Exemplars.open(bundle, model.prompt)
-            yield f"exemplars: {len(kept)} pictures, as this encoder and this MLLM see them"
+            yield _exemplars(bundle, model)
     if "memory" not in bundle.components:
         yield "memory: none yet"
         return
     yield from _self_retrieval(bundle)
     Recognizer.open(path, "cpu")
     yield "recognizer: opens"
+
+
+def _exemplars(bundle: Bundle, model: Mllm) -> str:
+    try:
+        kept = Exemplars.open(bundle, model.prompt)
+    except RarError as error:  # they are used only where they are asked for
+        return f"exemplars: not to be used ({error})"
+    return f"exemplars: {len(kept)} pictures, as this encoder and this MLLM see them"
 
 
 def _checks(bundle: Bundle, provider: str) -> Iterator[str]:

@@ -90,7 +90,9 @@ def _memory_parser(commands: Commands) -> None:
     memory.add_argument("--shots", type=int, metavar="N", help="keep N pictures a class, drawn at random")
     memory.add_argument("--seed", type=int, default=0, help="of the draw of --shots (default: %(default)s)")
     add_device(memory)
-    memory.add_argument("--engine", choices=["ray"], help="embed the pictures on a Ray cluster (extra `ray`)")
+    memory.add_argument(
+        "--engine", choices=["ray"], help="embed the pictures on a Ray cluster, an actor by one thread or --threads"
+    )
     memory.add_argument("--address", metavar="A", help="of the cluster, such as auto (default: one for this job, here)")
     memory.add_argument("--out", metavar="COPY", help="leave BUNDLE as it is and write a copy with the new memory")
     memory.set_defaults(run=_memory)
@@ -229,6 +231,8 @@ def _embedder(args: argparse.Namespace) -> Embedder | None:
     if not args.images:
         raise InputError("--engine embeds pictures; give --images, or leave it out")
     # The one place where the tools reach for what is built on them, and only where a user asks.
+    import ray  # noqa: F401  # before what comes with it, so that it is named where it is missing
+
     from rar.serving.ray.embed import RayEmbedder
 
     # The bundle that exists already: a copy would have to be on all nodes.

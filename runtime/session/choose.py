@@ -18,7 +18,7 @@ from .onnxruntime import options as provider_options
 from .onnxruntime.graph import OnnxSession
 from .onnxruntime.obstacles import check_provider
 from .onnxruntime.options import Options
-from .openvino.graph import OPENVINO, PRECISION, OpenVinoSession
+from .openvino.graph import OPENVINO, PRECISION, OpenVinoSession, properties
 from .openvino.graph import library as openvino_library
 from .protocol import Session, closed
 from .tensorrt import stored
@@ -44,12 +44,18 @@ class _Opened:
     Attributes:
         session: The session.
         place: What runs it.
-        precision: What it computes in, if that may be less than the graph's own precision; or None.
+        precision: An engine's precision; None for the graph's own.
+        computed: What it is computed in, where that is less than its precision.
     """
 
     session: Session
     place: checks.Place
     precision: str | None = None
+    computed: str | None = None
+
+    def key(self, bundle: Bundle, component: str, name: str) -> checks.Key:
+        """See `checks.key_of`."""
+        return checks.key_of(bundle, component, name, self.place, self.precision, self.computed)
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ class Sessions:
                 measured = checks.measure(opened.session, runs)
             finally:
                 opened.session.close()
-            yield Checked(checks.key_of(self._bundle, component, name, opened.place, opened.precision), measured)
+            yield Checked(opened.key(self._bundle, component, name), measured)
 
     @property
     def _tried(self) -> Sequence[str]:
@@ -189,7 +195,7 @@ class Sessions:
         """See `checks.hold`; a bundle from before stored runs is recognised by its content."""
         try:
             if checks.has_runs(self._bundle, component, name):
-                key = checks.key_of(self._bundle, component, name, opened.place, opened.precision)
+                key = opened.key(self._bundle, component, name)
                 checks.hold(self._bundle, opened.session, key, provider_options.cache_folder())
                 return
             again = f"export {component} again to have them checked: {checks.again(component)}"
@@ -230,11 +236,11 @@ class Sessions:
     def _openvino(self, component: str, path: Path) -> _Opened:
         version = openvino_library().__version__
         of_bundle = provider_options.of_bundle(self._bundle, component)
-        options = provider_options.merged(OPENVINO, Path(), (), of_bundle, self._options)
+        options = properties(provider_options.merged(OPENVINO, Path(), (), of_bundle, self._options))
         told = ", ".join(f"{name} {value}" for name, value in sorted(options.items()))
         place = checks.Place(OPENVINO, f"openvino {version}", cpu.describe(), told)
         session = OpenVinoSession(path, self._threads, options=options)
-        return _Opened(session, place, _LOWER.get(options.get(PRECISION, "")))
+        return _Opened(session, place, computed=_LOWER.get(options[PRECISION]))
 
     def _cache(self, provider: str, component: str, path: Path) -> Path:
         """A provider's folder for the compiled form of this graph, for this GPU and this ONNX Runtime."""

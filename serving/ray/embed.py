@@ -19,7 +19,7 @@ from rar.export.pictures.labelled import LabelledImage
 from rar.runtime import errors
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.encoder.clip import Clip
-from rar.runtime.errors import RarError
+from rar.runtime.errors import BundleError, RarError
 from rar.runtime.picture.load import Reading
 
 from .cluster import actors, check_bundles, connected, own_error, quiet
@@ -62,7 +62,7 @@ class RayEmbedder:
         bundle = os.path.abspath(self.bundle)
         with connected(self.address):
             quiet()
-            check_bundles(bundle, _encoder)
+            same = check_bundles(bundle, encoder_of)
             rows = [{"number": number, "images": _packed(batch)} for number, batch in enumerate(batches)]
             work = [pa.Table.from_pylist(rows[at : at + _TOGETHER]) for at in range(0, len(rows), _TOGETHER)]
             made = ray.data.from_arrow(work).map_batches(
@@ -74,6 +74,7 @@ class RayEmbedder:
                 ray_remote_args_fn=_restarted,
                 fn_constructor_kwargs={
                     "bundle": bundle,
+                    "expects": same,
                     "provider": self.provider,
                     "threads": self.threads,
                     "reading": self.reading or Reading(),
@@ -83,7 +84,7 @@ class RayEmbedder:
                 for table in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                     for row in table.to_pylist():
                         if row["kind"]:
-                            raise getattr(errors, row["kind"], RarError)(row["message"])
+                            raise getattr(errors, row["kind"], RarError)(os.fsdecode(row["message"]))
                         yield row["number"], np.frombuffer(row["vectors"], np.float32).reshape(row["count"], -1)
             except ray.exceptions.RayError as error:
                 raise own_error(error) from error
@@ -92,7 +93,9 @@ class RayEmbedder:
 class _Embed:
     """One actor."""
 
-    def __init__(self, bundle: str, provider: str, threads: int, reading: Reading) -> None:
+    def __init__(self, bundle: str, expects: str, provider: str, threads: int, reading: Reading) -> None:
+        if encoder_of(bundle) != expects:  # a node that came later
+            raise BundleError(f"{bundle}: this node has another encoder than the one that the job began with")
         self._clip, self._reading = Clip(Bundle.open(bundle), provider, threads), reading
 
     def __call__(self, work: pa.Table) -> pa.Table:
@@ -104,7 +107,7 @@ class _Embed:
                 vector_bytes = np.ascontiguousarray(vectors, np.float32).tobytes()
                 made.append({"number": row["number"], "count": len(vectors), "vectors": vector_bytes, "kind": ""})
         except RarError as error:  # raised, it would reach the driver without its text
-            made.append({"kind": type(error).__name__, "message": str(error)})
+            made.append({"kind": type(error).__name__, "message": os.fsencode(str(error))})
         return pa.Table.from_pylist(made, _MADE)
 
 
@@ -114,7 +117,7 @@ _MADE = pa.schema(
         "count": pa.int64(),
         "vectors": pa.large_binary(),
         "kind": pa.string(),
-        "message": pa.string(),
+        "message": pa.binary(),  # it may name a path that is no text
     }
 )
 
@@ -132,5 +135,6 @@ def _unpacked(images: Sequence[dict[str, Any]]) -> Batch:
     return [LabelledImage(Path(os.fsdecode(image["path"])), image["label"]) for image in images]
 
 
-def _encoder(bundle: str) -> str:
+def encoder_of(bundle: str) -> str:
+    """The fingerprint of a bundle's encoder."""
     return Bundle.open(bundle).component("clip").fingerprint

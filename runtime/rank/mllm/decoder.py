@@ -160,11 +160,11 @@ class HeadPictures:
 
     Attributes:
         names: What tells them from others, in their order.
-        embeds: Of each float32 [T, D].
+        embeds: Gives those of each, float32 [T, D]; asked only where the head is computed.
     """
 
     names: tuple[int, ...] = ()
-    embeds: Sequence[Floats] = field(default=(), compare=False)
+    embeds: Callable[[], Sequence[Floats]] = field(default=tuple, compare=False)
 
 
 NO_PICTURES = HeadPictures()
@@ -281,8 +281,10 @@ class Decoder:
             BundleError: The graph does not fit its settings.
         """
         written: list[list[int]] = [[] for _ in trees]
-        budget = self._budget or min(WRITE_BUDGET, CACHE_BYTES // self._shape.token_bytes)
-        for group in _groups([len(tree) for tree in trees], budget):
+        most = CACHE_BYTES // self._shape.token_bytes
+        # Each row has a copy of the head, which is long where it holds pictures.
+        held, budget = (len(head), most) if before.names else (0, min(WRITE_BUDGET, most))
+        for group in _groups([held + len(tree) for tree in trees], self._budget or budget):
             rows, cache = self._rows(head, trees[group], before)
             active = list(range(len(trees))[group])
             begin = cache.length
@@ -326,7 +328,7 @@ class Decoder:
             if head:
                 rows = stack([pack([Tree([Segment(head)], [(0, len(head) - 1)])], positions=self._positions)])
                 new = cache.new(len(head))
-                self._run(rows, before.embeds, cache, [], new)
+                self._run(rows, before.embeds(), cache, [], new)
                 cache.append(new)
             return cache
 

@@ -9,14 +9,14 @@ rows, where a batch costs least.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import InputError
 from ..protocol import Query
 from .decoder import NO_PICTURES, HeadPictures
 from .exemplars import Exemplars
@@ -37,13 +37,13 @@ class Opening:
         head: The ids whose keys and values are kept.
         before: The exemplars in the head.
         ids: The ids from there to the question.
-        exemplars: The exemplars in these, each float32 [T, D].
+        exemplars: Gives the exemplars in these, each float32 [T, D].
     """
 
     head: Sequence[int]
     before: HeadPictures
     ids: Sequence[int]
-    exemplars: Sequence[Floats] = ()
+    exemplars: Callable[[], Sequence[Floats]] = tuple
 
 
 class Openings:
@@ -66,7 +66,6 @@ class Openings:
         """One opening a picture.
 
         Raises:
-            InputError: The model's context does not hold the candidates' exemplars.
             BundleError: The exemplars are not the encoder's.
         """
         if self._kept is None:
@@ -77,7 +76,8 @@ class Openings:
         begin = shared([self._head, *(ids for ids, _, _ in made)], len(self._head)) if made else 0
         openings = []
         for (ids, end, rows), known in zip(made, again, strict=True):
-            embeds = [self._kept.embeds(row) for row in rows]
+            # Read where they are needed: those of a whole batch may be more than memory holds.
+            embeds = partial(_embeds, self._kept, rows)
             if known and rows:
                 openings.append(Opening(ids[:end], HeadPictures(rows, embeds), ids[end:]))
             else:
@@ -91,15 +91,9 @@ class Openings:
             for candidate in query.candidates
             for row in kept.nearest(candidate.label, query.embedding, self._count)
         ]
-        tokens, context = self._prompt.image_tokens, self._prompt.context
-        if (len(nearest) + 1) * tokens >= context:
-            raise InputError(
-                f"{len(nearest)} exemplars and the picture, {tokens} tokens each, do not fit the model's context of "
-                f"{context}; ask for fewer candidates (k), or rank without exemplars"
-            )
         ids = self._prompt.opening(self._mode, [label for label, _ in nearest])
         spots = [place for place, token in enumerate(ids) if token == PICTURE]
-        end = spots[len(nearest) * tokens - 1] + 1 if nearest else 0
+        end = spots[len(nearest) * self._prompt.image_tokens - 1] + 1 if nearest else 0
         return ids, end, tuple(row for _, row in nearest)
 
     def _again(self, keys: Sequence[tuple[object, ...]]) -> list[bool]:
@@ -113,6 +107,10 @@ class Openings:
             while len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
         return known
+
+
+def _embeds(kept: Exemplars, rows: Sequence[int]) -> list[Floats]:
+    return [kept.embeds(row) for row in rows]
 
 
 def by_head(openings: Sequence[Opening], which: Sequence[int]) -> Iterator[list[int]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.manifest import Bundle
-from ...errors import BundleError, InputError
+from ...errors import BundleError, InputError, RarError
 from ...stages import in_stage
 from ..protocol import Flag, Needs, Opened, Query, RankerOptions, Ranking, Spec
 from .exemplars import COMPONENT, Exemplars
@@ -122,7 +122,7 @@ class MllmRanker:
         model's context: that would cost the whole batch its time. It keeps the retrieval's order, marked as a fallback.
 
         Raises:
-            InputError: A prompt has more candidates than letters, or more exemplars than the model's context holds.
+            InputError: A prompt has more candidates than letters.
             BundleError: The model's files do not fit each other.
         """
         rankings = [Ranking.unranked(len(query.candidates)) for query in queries]
@@ -211,14 +211,15 @@ def _shown(opening: Opening, picture: Floats) -> Floats:
     Raises:
         BundleError: The exemplars are of another width.
     """
-    if not opening.exemplars:
+    exemplars = opening.exemplars()
+    if not exemplars:
         return picture
-    if opening.exemplars[0].shape != picture.shape:
+    if exemplars[0].shape != picture.shape:
         raise BundleError(
-            f"exemplars of {list(opening.exemplars[0].shape)} beside pictures of {list(picture.shape)}; make them "
+            f"exemplars of {list(exemplars[0].shape)} beside pictures of {list(picture.shape)}; make them "
             "again with `rar-export exemplars`"
         )
-    return np.concatenate([*opening.exemplars, picture])
+    return np.concatenate([*exemplars, picture])
 
 
 def _length(tree: Tree) -> int:
@@ -264,12 +265,20 @@ def _trials(opened: Opened) -> Iterator[tuple[MllmOptions, MllmRanker]]:
             yield options, MllmRanker(model, options)
     if COMPONENT in opened.bundle.components and "likelihood" in model.prompt.modes:
         options = MllmOptions("likelihood", exemplars=1)
-        yield options, MllmRanker(model, options)
+        try:
+            ranker = MllmRanker(model, options)
+        except RarError as error:  # they are of another encoder or MLLM: what else was measured must not be lost
+            _LOG.warning("exemplars are not tried: %s", error)
+        else:
+            yield options, ranker
 
 
 _FLAGS = (
-    Flag("mode", "how the MLLM ranks (default: the bundle's own choice)", get_args(Mode)),
-    Flag("exemplars", "pictures of its class that the MLLM sees beside each name (default: the bundle's own choice)"),
+    Flag("mode", "how the MLLM ranks (default: the bundle's own choice; likelihood with --exemplars)", get_args(Mode)),
+    Flag(
+        "exemplars",
+        "pictures of its class that the MLLM sees beside each name (default: the bundle's own choice; 0 with --mode)",
+    ),
 )
 
 SPEC = Spec(MllmOptions, _open, _needs, _trials, log_probabilities=True, flags=_FLAGS)

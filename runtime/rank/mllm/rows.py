@@ -136,7 +136,7 @@ class RowDecoder:
     def _head(self, head: Sequence[int], before: HeadPictures) -> Cache:
         def compute() -> Cache:
             cache = Cache(self._shape, self.device)
-            return self._run([head], cache, before.embeds, [[0]])[1] if head else cache
+            return self._run([head], cache, before.embeds(), [[0]])[1] if head else cache
 
         return self._heads.of(head, before, compute)
 

@@ -31,7 +31,9 @@ def graph_precision(bundle: Bundle, component: str, graph: str) -> str:
     return precision
 
 
-def key_of(bundle: Bundle, component: str, graph: str, place: Place, precision: str | None = None) -> Key:
+def key_of(
+    bundle: Bundle, component: str, graph: str, place: Place, precision: str | None = None, computed: str | None = None
+) -> Key:
     """The key of a graph's outcome: all that the outcome is valid for.
 
     Args:
@@ -39,15 +41,15 @@ def key_of(bundle: Bundle, component: str, graph: str, place: Place, precision: 
         component: The graph's component.
         graph: The graph's name in it; exported with runs.
         place: What runs the graph.
-        precision: A key of `LIMITS`: what computes the graph, if that is another precision than its own. The wider
-            limits of the two count.
+        precision: A key of `LIMITS`, if the graph was converted to another precision than its own.
+        computed: A key of `LIMITS`, if it is computed in less than its own; the wider limits of the two count.
 
     Raises:
         BundleError: The manifest does not name the graph's precision.
     """
     part = bundle.component(component)
-    own = graph_precision(bundle, component, graph)
-    limit = min((LIMITS[own], LIMITS[precision or own]), key=lambda limit: limit.mean)
+    precision = precision or graph_precision(bundle, component, graph)
+    limit = min((LIMITS[precision], LIMITS[computed or precision]), key=lambda limit: limit.mean)
     files = [part.files[name].sha256 for name in (graph, f"{graph}.data", check_file(graph)) if name in part.files]
     return Key(f"{component}/{graph}", hashlib.sha256("\n".join(files).encode()).hexdigest(), place, limit)
 

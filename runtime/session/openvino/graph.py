@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -65,8 +65,8 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, threads: int | None = None, *, options: Mapping[str, str] | None = None) -> None:
         self._path, self._process = path, os.getpid()
-        settings = {"INFERENCE_NUM_THREADS": str(threads or usable_cores()), **_DEFAULTS, **_exact(), **(options or {})}
-        self._compiled = _compile(path, settings)
+        threads = threads or usable_cores()
+        self._compiled = _compile(path, {"INFERENCE_NUM_THREADS": str(threads), **properties(options or {})})
         bind(self._compiled)
         ports = {port.node.friendly_name: port for port in self._compiled.inputs}
         self._inputs = {name: (_dtype(port), _shape(port)) for name, port in ports.items()}
@@ -131,16 +131,25 @@ class OpenVinoSession:
 
         # New ones: the next run writes elsewhere.
         tensors = {name: Shared(kind, [max(size, 0) for size in shape]) for name, (kind, shape) in self._made.items()}
+        given = [inputs[name] for name in self._inputs]
+        # Held until the run is over: a request keeps the address of an array, and not the array.
+        arrays = [
+            to_array(one) if isinstance(one, Tensor) else np.require(one, requirements=("C", "W")) for one in given
+        ]
         with self._request() as request:
-            for index, name in enumerate(self._inputs):
-                value = inputs[name]
-                array = to_array(value) if isinstance(value, Tensor) else np.require(value, requirements=("C", "W"))
+            for index, array in enumerate(arrays):
                 request.set_input_tensor(index, Shared(array, shared_memory=True))
             for index, tensor in enumerate(tensors.values()):
                 request.set_output_tensor(index, tensor)
             # `infer` of 2026.4 raises nothing where a run fails, and copies the outputs.
             request.start_async()
-            request.wait()
+            try:
+                request.wait()
+            except BaseException:  # Ctrl-C too: nothing may read the arrays when they are gone
+                request.cancel()
+                with suppress(RuntimeError):  # which says that it was cancelled
+                    request.wait()
+                raise
         found: dict[str, Array] = {name: tensor.data for name, tensor in tensors.items()}
         for name, target in into.items():
             if (found[name].shape, found[name].dtype) != (target.shape, target.dtype):
@@ -158,12 +167,11 @@ class OpenVinoSession:
             if self._compiled is None:
                 raise closed(str(self._path))
             request = self._free.pop() if self._free else self._compiled.create_infer_request()
-        try:
-            yield request
-        finally:
-            with self._lock:
-                if self._compiled is not None:
-                    self._free.append(request)
+        yield request
+        # One that failed is dropped.
+        with self._lock:
+            if self._compiled is not None:
+                self._free.append(request)
 
 
 def library() -> Any:
@@ -183,7 +191,13 @@ def library() -> Any:
         raise ProviderError(f"OpenVINO is not installed ({error}); pip install 'rar-runtime[openvino]'") from error
     finally:
         if sys.modules.get(counter, counter) is None:
-            del sys.modules[counter]
+            sys.modules.pop(counter, None)  # another thread may have done it
+
+
+def properties(options: Mapping[str, str]) -> dict[str, str]:
+    """OpenVINO's properties with these options over this package's own; a precision in lower case, as it tells it."""
+    found = {**_DEFAULTS, **_exact(), **options}
+    return {**found, PRECISION: found[PRECISION].lower()}
 
 
 def _exact() -> dict[str, str]:

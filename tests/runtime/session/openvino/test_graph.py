@@ -97,6 +97,20 @@ class TestAnswers:
         assert np.array_equal(session.run({"pixel_values": turned})["image_embeds"], expected)
         np.testing.assert_allclose(session.run({"pixel_values": same})["image_embeds"][1], expected[0], atol=1e-6)
 
+    def test_copies_of_several_inputs_live_until_they_are_read(self, tmp_path: Path) -> None:
+        names = ("a", "b", "c")
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in names]
+        outputs = [helper.make_tensor_value_info("abc", TensorProto.FLOAT, ["M"])]
+        node = helper.make_node("Concat", names, ["abc"], axis=0)
+        graph = helper.make_graph([node], "concat", inputs, outputs)
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "c.onnx"
+        )
+        session = OpenVinoSession(tmp_path / "c.onnx", 1)
+        for size in (2, 100_000):
+            given = {name: np.broadcast_to(np.float32(value), size) for value, name in enumerate(names, 1)}
+            assert np.array_equal(session.run(given)["abc"], np.concatenate(list(given.values())))
+
     def test_what_was_answered_stays(self, session: OpenVinoSession) -> None:
         first = session.run({"pixel_values": pixels(2)})["image_embeds"]
         before = first.copy()
