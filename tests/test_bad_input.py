@@ -37,6 +37,7 @@ COMMANDS = [
     "rar-export compact BUNDLE",
     "rar-export vectors BUNDLE OUT",
     "rar-export tune BUNDLE --val SRC",
+    "rar-export exemplars BUNDLE --images SRC",
     "rar-export finetune OUT --bundle BUNDLE --images SRC",
     "rar-export engine BUNDLE",
     "rar-export grain train OUT --annotations FILE",
