@@ -21,6 +21,7 @@ from rar.runtime.picture.load import load_image
 from rar.runtime.rank.mllm.model import Mllm
 from rar.runtime.rank.mllm.ranker import MllmRanker
 from rar.runtime.rank.protocol import Query
+from rar.runtime.session import session_options
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
@@ -87,7 +88,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0])
+    # As the runtime opens it: without VNNI products of 8 bits would saturate.
+    return np.asarray(onnxruntime.InferenceSession(str(path), session_options()).run(None, {"x": x})[0])
 
 
 @pytest.fixture(scope="module")

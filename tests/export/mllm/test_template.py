@@ -110,7 +110,7 @@ def test_families_that_take_one_picture_have_no_form_for_exemplars(
 
 
 def test_sentencepieces_prefix_for_the_beginning_only_is_written_out(tmp_path: Path) -> None:
-    mllm = load(str(tiny_mllm.write_llava(tmp_path, "first")))
+    mllm = load(str(tiny_mllm.write_llava(tmp_path, prepend="first")))
     assert mllm.template[1] == " USER: "
     assert compare_tokens(mllm, read_prompt(prompt_settings(mllm), mllm.tokenizer)) == {"equal": 60, "count": 60}
 
