@@ -106,11 +106,15 @@ def own_error(error: BaseException) -> RarError:
     """
     ours = _OURS.findall(str(error))
     if ours:
-        name, message = ours[-1]
-        kind: type[RarError] = getattr(errors, name, RarError)
-        return kind(message)
+        return named_error(*ours[-1])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RarError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}")
+
+
+def named_error(name: str, message: str) -> RarError:
+    """The error of ours with this class's name."""
+    kind: type[RarError] = getattr(errors, name, RarError)
+    return kind(message)
 
 
 def _look(bundle: str, told: Callable[[str], str]) -> tuple[str | None, str]:

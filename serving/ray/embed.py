@@ -16,13 +16,12 @@ import ray.data
 
 from rar.export.pictures.embed import Batch, embed_batches
 from rar.export.pictures.labelled import LabelledImage
-from rar.runtime import errors
 from rar.runtime.bundle.manifest import Bundle
 from rar.runtime.encoder.clip import Clip
 from rar.runtime.errors import BundleError, RarError
 from rar.runtime.picture.load import Reading
 
-from .cluster import actors, check_bundles, connected, own_error, quiet
+from .cluster import actors, check_bundles, connected, named_error, own_error, quiet
 
 # Batches that an actor takes at once: it decodes one while it embeds another.
 _TOGETHER = 4
@@ -84,7 +83,7 @@ class RayEmbedder:
                 for table in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                     for row in table.to_pylist():
                         if row["kind"]:
-                            raise getattr(errors, row["kind"], RarError)(os.fsdecode(row["message"]))
+                            raise named_error(row["kind"], os.fsdecode(row["message"]))
                         yield row["number"], np.frombuffer(row["vectors"], np.float32).reshape(row["count"], -1)
             except ray.exceptions.RayError as error:
                 raise own_error(error) from error

@@ -13,12 +13,11 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from rar.runtime import errors
 from rar.runtime.cli.printable import printable
 from rar.runtime.errors import RarError
 from rar.runtime.loop import Asked
 
-from .cluster import actors, check_bundles, connected, own_error, quiet
+from .cluster import actors, check_bundles, connected, named_error, own_error, quiet
 from .parts import Done, Parts
 from .recognise import Recognise
 from .source import Source, open_source, system_of
@@ -135,7 +134,7 @@ def _follow(rows: ray.data.Dataset, total: int) -> None:
                 bar.update(sum(one["rows"].to_pylist()))
                 for kind, message in zip(one["kind"].to_pylist(), one["message"].to_pylist(), strict=True):
                     if kind:
-                        raise getattr(errors, kind, RarError)(message)
+                        raise named_error(kind, message)
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
 
