@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from documents import needing, typed, with_own
 
 from rar.export.memory.build import MemorySource, build_memory
 from rar.export.pictures.labelled import read_images
-from rar.runtime import Bundle
+from rar.runtime import Bundle, Memory
 
 BLOCKS = needing("a cluster", "scale.md")
 Run = Callable[..., str]
@@ -51,7 +52,7 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_each_block_is_run_below() -> None:
-    assert [block.language for block in BLOCKS] == ["sh", "python", "python"]
+    assert [block.language for block in BLOCKS] == ["sh", "python", "sh", "python"]
     assert len(needing("processes of its own", "scale.md")) == 1
 
 
@@ -71,6 +72,15 @@ def test_in_a_program_of_ones_own(run: Run, own: dict[str, object], tmp_path: Pa
     assert sorted(row["number"] for row in answers(tmp_path / "data/answers")) == list(range(12))
 
 
+def test_a_memory_of_many_pictures(
+    run: Run, five_classes: tuple[Path, Path], class_pictures: list[Path], tmp_path: Path
+) -> None:
+    own = {"/srv/bundle": five_classes[0], "/data/photos": class_pictures[0].parents[1], "/srv/new": tmp_path / "new"}
+    run(with_own(BLOCKS[2].text, own), "sh")
+    with closing(Memory.open(tmp_path / "new")) as memory:
+        assert sorted(memory.labels) == sorted({path.parent.name for path in class_pictures})
+
+
 def test_a_memory_in_two_shards(
     cluster: Any, run: Run, five_classes: tuple[Path, Path], class_pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -85,7 +95,7 @@ def test_a_memory_in_two_shards(
         build_memory(Bundle.open(shard), MemorySource(images=images[i::2]), dim="8", text_weight=0.0, provider="cpu")
     own = {"/srv/shard": "/proc/self/cwd/shard", "10.0.0.1": there[0], "10.0.0.2": there[1], "/srv/encoder": bundle}
     ask = f"\nfor one in rec.recognize({[str(path) for path in class_pictures]}):\n    print(one.label)"
-    assert run(with_own(BLOCKS[2].text, own) + ask).split() == [path.parent.name for path in class_pictures]
+    assert run(with_own(BLOCKS[3].text, own) + ask).split() == [path.parent.name for path in class_pictures]
 
 
 def test_in_hugging_faces_datasets(five_classes: tuple[Path, Path], tmp_path: Path) -> None:
