@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import stages
+from .encoder.clip import Seen
 from .errors import ImageError
 from .picture.boxes import Edges
 from .picture.load import Pixels
@@ -23,7 +24,7 @@ class Batch:
     `start` is when work on the batch began: when the batch before was answered, or when its pictures were there, if
     that was later. `places` gives the place of each picture in its source, broken ones included. Where the pictures are
     regions of frames, `around` gives the region of each instead. `truncated` says of which pictures the file was cut
-    off; it is empty if of none.
+    off; it is empty if of none. `seeing` waits for the encoder's outputs where they were begun ahead.
     """
 
     pixels: list[Pixels | ImageError]
@@ -33,6 +34,7 @@ class Batch:
     around: Sequence[Edges] = ()
     truncated: Sequence[bool] = ()
     places: Sequence[int] = ()
+    seeing: Callable[[], Seen] | None = None
 
     @property
     def good(self) -> list[Pixels]:

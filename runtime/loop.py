@@ -201,7 +201,7 @@ class Answer:
         if not good:
             return [pixels for pixels in batch.pixels if isinstance(pixels, ImageError)]
         with timed(batch.timings, "embed"):
-            seen = self.clip.see(batch.tensor)
+            seen = self.clip.see(batch.tensor) if batch.seeing is None else batch.seeing()
         sound = np.asarray(np.isfinite(seen.embeddings).all(1))
         with timed(batch.timings, "search"):
             discriminant = self.memory.discriminant if evidence else None

@@ -35,7 +35,7 @@ from .rank.tuning import Fused, GateBy, Tuning
 from .result import Result, by_frame, in_frame
 from .session import Options
 from .stages import in_stage
-from .stream.feed import Feed
+from .stream.feed import Begin, Feed
 from .stream.intake import Intake, Pace, Policy
 from .stream.results import Stream
 
@@ -279,8 +279,8 @@ class Recognizer:
 
         A thread of its own reads the source, and copies what the source may reuse, such as a camera's buffer, or
         decodes it, if it is a PIL image. While one batch is embedded, searched and ranked, the next is read, decoded
-        and prepared; no more than two batches are held. If the source raises an error, it is raised here after the
-        results of all pictures before it.
+        and prepared; a small encoder begins it too, on several cores. No more than two batches are held. If the source
+        raises an error, it is raised here after the results of all pictures before it.
 
         The memory may be changed meanwhile: each batch is answered from it as it is then, with fewer candidates where
         fewer classes are left. A picture for which no class is left has its `error` set.
@@ -312,7 +312,7 @@ class Recognizer:
         return Stream(self._pictures(pictures, pace, plan), pictures)
 
     def _pictures(self, pictures: Intake[Any], pace: Pace, plan: Plan) -> Generator[tuple[int, Result], None, None]:
-        for batch in self._feed.of_pictures(pictures, pace):
+        for batch in self._feed.of_pictures(pictures, pace, self._begin(plan)):
             yield from zip(batch.places, self._answer(batch, plan), strict=True)
 
     def recognize_regions(
@@ -401,7 +401,7 @@ class Recognizer:
         regions = pack(taken, room, pace, cutter, opened.append)
 
         def answered() -> Iterator[list[Result]]:
-            for batch in self._feed.batches(lambda: next(regions, None), taken, pace):
+            for batch in self._feed.batches(lambda: next(regions, None), taken, pace, self._begin(plan)):
                 answers = zip(self._answer(batch, plan), batch.around, batch.pixels, strict=True)
                 yield [
                     result if isinstance(pixels, ImageError) else in_frame(result, around, pixels.shape[:2])
@@ -429,7 +429,7 @@ class Recognizer:
         self._feed.check()
         k = self._k(k)
         pace = Pace.of(batch_size, None, "every")
-        for batch in self._feed.of_pictures(self._feed.pictures(source, pace), pace):
+        for batch in self._feed.of_pictures(self._feed.pictures(source, pace), pace, self.clip.begin):
             yield from self._answer.retrieve(batch, k, Within(), evidence=False)
 
     @in_stage("plan")
@@ -492,6 +492,10 @@ class Recognizer:
         checked = self.memory.check_k(k, labels, tags)
         # Classes may be added while a stream runs; a search gives fewer where there are fewer.
         return USUAL_K if k is None else checked
+
+    def _begin(self, plan: Plan) -> Begin | None:
+        """What embeds ahead; None where a model ranks, for then the cores are busy with the batch before."""
+        return self.clip.begin if plan.ranker is None or plan.rank == "discriminant" else None
 
     def _strangers(self) -> Strangers:
         """How pictures of none of the classes are told: as `rar-export tune` fitted it, or else the memory's build."""

@@ -44,37 +44,15 @@ def export_onnx(
         ExportError: PyTorch cannot export the module.
     """
     import onnx
-    import torch
 
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                tuple(example),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=tuple(map(_dynamic_shape, dynamic)),
-                input_names=list(inputs),
-                output_names=list(outputs),
-                verbose=False,
-                optimize=False,
-            )
-    except Exception as error:  # the exporter wraps every error of the model
-        raise ExportError(
-            f"PyTorch cannot export {type(module).__name__} to ONNX: {error}"
-            "; choose another model, or another version of PyTorch"
-        ) from error
-    finally:
-        exporter_log.setLevel(level)
-    if program is None:
-        raise ExportError(
-            f"PyTorch exported nothing for {type(module).__name__}; choose another model, or another version of PyTorch"
-        )
+    from .layers import Layers
+
+    layers = Layers(module)
+    with layers.opaque():
+        program = _traced(module, tuple(example), dynamic, inputs, outputs)
     optimize(program.model)
+    if layers.put(program.model, lambda layer, tensors, sizes: _traced(layer, tensors, [list(sizes)]).model):
+        optimize(program.model)
     # Through a file: a protobuf message is limited to 2 GB, and weights beside the graph do not count.
     program.save(str(path), external_data=True)
     model = onnx.load(str(path), load_external_data=False)
@@ -90,6 +68,51 @@ def export_onnx(
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
         del item.metadata_props[:]
     onnx.save(model, str(path))
+
+
+def _traced(
+    module: torch.nn.Module,
+    example: Sequence[torch.Tensor],
+    dynamic: Sequence[Any],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Any:
+    """PyTorch's program of a module, as it is.
+
+    Raises:
+        ExportError: PyTorch cannot export the module.
+    """
+    import torch
+
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                tuple(example),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=tuple(map(_dynamic_shape, dynamic)),
+                input_names=inputs,
+                output_names=outputs,
+                verbose=False,
+                optimize=False,
+            )
+    except Exception as error:  # the exporter wraps every error of the model
+        raise ExportError(
+            f"PyTorch cannot export {type(module).__name__} to ONNX: {error}"
+            "; choose another model, or another version of PyTorch"
+        ) from error
+    finally:
+        exporter_log.setLevel(level)
+    if program is None:
+        raise ExportError(
+            f"PyTorch exported nothing for {type(module).__name__}; choose another model, or another version of PyTorch"
+        )
+    return program
 
 
 def _divide_by_roots(model: onnx.ModelProto) -> None:

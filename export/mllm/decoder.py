@@ -13,37 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..compat import takes
+from ..graphs.past import Past
 
 if TYPE_CHECKING:
     import transformers
 
 # The largest distance of a score below its row's maximum.
 _LEAST_SCORE = 80.0
-
-
-class Past:
-    """The cache interface of transformers' language models, with the new keys and values kept apart."""
-
-    is_compileable = False
-
-    def __init__(self, past: tuple[torch.Tensor, ...]) -> None:
-        self.past = past
-        self.new: list[torch.Tensor] = []
-
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What transformers calls, see `keep`."""
-        return self.keep(key, value, layer)
-
-    def keep(self, key: torch.Tensor, value: torch.Tensor, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keeps a slot's new keys and values, and gives all of them: float32 [N, kv_heads, P + L, head_dim] each."""
-        self.new += [key, value]
-        return torch.cat([self.past[2 * slot], key], 2), torch.cat([self.past[2 * slot + 1], value], 2)
-
-    def get_seq_length(self, _: int = 0) -> Any:
-        """P."""
-        return self.past[0].shape[2]
 
 
 def _attend(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..graphs import trace
+from .decoder import attention
 from .model import Mllm
 
 
@@ -27,17 +28,19 @@ def export_graph(mllm: Mllm, name: str, path: Path) -> None:
     else:
         decoder, form = mllm.decoder, mllm.form
         last = decoder.position_dims > 1
-        trace.export_onnx(
-            decoder,
-            decoder.example(),
-            path,
-            inputs=[
-                "inputs_embeds",
-                "attention_mask",
-                "position_ids",
-                "logit_positions",
-                *form.names("past_key_values"),
-            ],
-            outputs=["logits", *form.names("present")],
-            dynamic=[(0, 1), (0, 2, 3), (1, 2) if last else (0, 1), (0, 1), [(0, 2)] * (2 * decoder.layers)],
-        )
+        # Each kind of layer is traced outside of the decoder's own `forward` too.
+        with attention(decoder.language):
+            trace.export_onnx(
+                decoder,
+                decoder.example(),
+                path,
+                inputs=[
+                    "inputs_embeds",
+                    "attention_mask",
+                    "position_ids",
+                    "logit_positions",
+                    *form.names("past_key_values"),
+                ],
+                outputs=["logits", *form.names("present")],
+                dynamic=[(0, 1), (0, 2, 3), (1, 2) if last else (0, 1), (0, 1), [(0, 2)] * (2 * decoder.layers)],
+            )

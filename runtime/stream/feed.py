@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from ..batch import Batch, timed
+from ..encoder.clip import Seen
 from ..errors import InputError
 from ..machine.process import check_process
 from ..picture.budget import in_parts
@@ -23,6 +24,9 @@ from ..picture.load import Decoded, Pixels, Reading
 from ..stages import note
 from .intake import Intake, Pace, Taken, intake
 from .results import ahead
+
+# float32 [N, 3, S, S] -> what waits for the encoder's outputs; see `Clip.begin`.
+Begin: TypeAlias = Callable[[npt.NDArray[np.float32]], "Callable[[], Seen] | None"]
 
 
 class Feed:
@@ -87,22 +91,42 @@ class Feed:
                 taken.close()
         return taken
 
-    def of_pictures(self, taken: Intake[Picture], pace: Pace) -> Iterator[Batch]:
+    def of_pictures(self, taken: Intake[Picture], pace: Pace, begin: Begin | None = None) -> Iterator[Batch]:
         """The batches of a source of pictures; smaller where the pictures are large (`Reading.batch_bytes`)."""
         prepared = self._prepared(taken, pace)
-        return self.batches(lambda: next(prepared, None), taken, pace)
+        return self.batches(lambda: next(prepared, None), taken, pace, begin)
 
-    def batches(self, following: Callable[[], Batch | None], taken: Intake[Any], pace: Pace) -> Iterator[Batch]:
+    def batches(
+        self,
+        following: Callable[[], Batch | None],
+        taken: Intake[Any],
+        pace: Pace,
+        begin: Begin | None = None,
+    ) -> Iterator[Batch]:
         """The batches that `following` makes of an intake, ahead of their use, until it gives None.
 
         With `latest` they are made when they are asked for: one that waits would grow old.
 
+        Args:
+            following: Makes the next batch.
+            taken: What it makes them of.
+            pace: How they are taken.
+            begin: Begins to embed a whole batch that was made ahead; see `Clip.begin`. None to leave that to its use.
+
         Raises:
             InputError: As `check`: before each batch, and at the end if the intake was closed before its own.
         """
+        early = pace.policy == "every"
+
+        def made() -> Batch | None:
+            batch = following()
+            if batch is not None and begin is not None and early and pace.wait is None and batch.good:
+                batch.seeing = begin(batch.tensor)
+            return batch
+
         start = perf_counter()
         try:
-            for batch in ahead(taken, following, early=pace.policy == "every"):
+            for batch in ahead(taken, made, early=early):
                 self.check()
                 waited = perf_counter() - start
                 note({**batch.timings, "hand-over": max(0.0, waited - sum(batch.timings.values()))})

@@ -580,14 +580,14 @@ class TestEmbeddingsThatAreNotFinite:
         rank: Any,
         value: float,
     ) -> None:
-        see = recognizer.clip.see
+        read = recognizer.clip._seen
 
-        def poisoned(tensor: Any) -> Any:
-            seen = see(tensor)
+        def poisoned(outputs: Any) -> Any:
+            seen = read(outputs)
             seen.embeddings[3, 5] = value
             return seen
 
-        monkeypatch.setattr(recognizer.clip, "see", poisoned)
+        monkeypatch.setattr(recognizer.clip, "_seen", poisoned)
         results = recognizer.recognize(class_pictures, k=4, rank=rank)
         assert "not finite" in str(results[3].error)
         retrieved = [result.retrieved[0].label for i, result in enumerate(results) if i != 3]

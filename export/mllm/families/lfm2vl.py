@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ..decoder import Decoder, Past, attention, hidden_by
+from ...graphs.past import Past
+from ..decoder import Decoder, attention, hidden_by
 from ..model import Mllm
 from ..source import Loaded
 
@@ -42,17 +43,67 @@ def before(mask: torch.Tensor, count: int) -> list[torch.Tensor]:
     return found
 
 
-class _Slots(Past):
-    """A cache in which layer i begins at slot `first[i]`."""
+class _Step(torch.nn.Module):
+    """A layer of LFM2 in a packed sequence.
 
-    def __init__(self, past: tuple[torch.Tensor, ...], first: Sequence[int]) -> None:
-        super().__init__(past)
-        self.first = first
+    Args:
+        layer: The layer.
+        heads: How many heads the cache has.
+        width: Of each.
+        cache: The name of its attention's argument for the cache.
+    """
 
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.keep(key, value, self.first[layer])
+    def __init__(self, layer: Any, heads: int, width: int, cache: str) -> None:
+        super().__init__()
+        self.layer, self.heads, self.width, self.cache = layer, heads, width, cache
+        self.attends = bool(layer.is_attention_layer)
+
+    @property
+    def slots(self) -> int:
+        """How many pairs of keys and values it fills: as many as its convolution's inputs are wide."""
+        return 1 if self.attends else math.ceil(self.layer.conv.hidden_size / (2 * self.heads * self.width))
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        turns: tuple[torch.Tensor, torch.Tensor],
+        hides: torch.Tensor,
+        preceding: Sequence[torch.Tensor],
+        cache: Past,
+    ) -> torch.Tensor:
+        """float32 [N, L, D] of the layer before -> its own."""
+        layer = self.layer
+        normed = layer.operator_norm(hidden)
+        if self.attends:
+            mixed, _ = layer.self_attn(
+                hidden_states=normed, position_embeddings=turns, attention_mask=hides, **{self.cache: cache}
+            )
+        else:
+            mixed = self._convolve(layer.conv, normed, preceding, cache)
+        hidden = hidden + mixed
+        return torch.as_tensor(hidden + layer.feed_forward(layer.ffn_norm(hidden)))
+
+    def _convolve(
+        self, conv: Any, hidden: torch.Tensor, preceding: Sequence[torch.Tensor], cache: Past
+    ) -> torch.Tensor:
+        """`Lfm2ShortConv` over each token's own branch: float32 [N, L, D]."""
+        gate, after, inner = conv.in_proj(hidden).chunk(3, -1)
+        new = gate * inner
+        batch, length, width = new.shape
+        padded = torch.nn.functional.pad(new, (0, self.slots * 2 * self.heads * self.width - width))
+        parts = torch.split(padded, self.heads * self.width, -1)
+        heads = [part.reshape(batch, length, self.heads, self.width).transpose(1, 2) for part in parts]
+        held = [kept for number in range(0, len(heads), 2) for kept in cache.update(heads[number], heads[number + 1])]
+        every = torch.cat([part.transpose(1, 2).flatten(2) for part in held], -1)[..., :width]
+        # Before the first token there is nothing.
+        every = torch.nn.functional.pad(every, (0, 0, 1, 0))
+        kernel = conv.conv.weight[:, 0]
+        mixed = new * kernel[:, -1]
+        for back, places in enumerate(preceding, 2):
+            mixed = mixed + torch.gather(every, 1, places.unsqueeze(-1).expand(-1, -1, width)) * kernel[:, -back]
+        if conv.conv.bias is not None:
+            mixed = mixed + conv.conv.bias
+        return torch.as_tensor(conv.out_proj(after * mixed))
 
 
 class HybridDecoder(Decoder):
@@ -60,10 +111,8 @@ class HybridDecoder(Decoder):
 
     def __init__(self, language: Any, head: torch.nn.Linear) -> None:
         super().__init__(language, head)
-        self._whole = 2 * self.kv_heads * self.head_dim
-        slots = [1 if layer.is_attention_layer else math.ceil(self.dim / self._whole) for layer in language.layers]
-        self._first = [sum(slots[:number]) for number in range(len(slots))]
-        self.layers = sum(slots)
+        steps = [_Step(layer, self.kv_heads, self.head_dim, self._cache) for layer in language.layers]
+        self.steps, self.layers = torch.nn.ModuleList(steps), sum(step.slots for step in steps)
 
     def forward(
         self,
@@ -75,51 +124,14 @@ class HybridDecoder(Decoder):
     ) -> tuple[torch.Tensor, ...]:
         """See `Decoder.forward`."""
         language: Any = self.language
-        cache, hides = _Slots(past, self._first), hidden_by(attention_mask)
+        cache, hides = Past(past), hidden_by(attention_mask)
         turns = language.rotary_emb(inputs_embeds, position_ids)
         preceding = before(attention_mask, language.config.conv_L_cache - 1)
         hidden = inputs_embeds
         with attention(language):
-            for number, layer in enumerate(language.layers):
-                normed = layer.operator_norm(hidden)
-                if layer.is_attention_layer:
-                    mixed, _ = layer.self_attn(
-                        hidden_states=normed,
-                        position_embeddings=turns,
-                        attention_mask=hides,
-                        **{self._cache: cache},
-                    )
-                else:
-                    mixed = self._convolve(layer.conv, normed, preceding, cache, self._first[number])
-                hidden = hidden + mixed
-                hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
+            for step in self.steps:
+                hidden = step(hidden, turns, hides, preceding, cache)
         return (self.logits(language.embedding_norm(hidden), logit_positions), *cache.new)
-
-    def _convolve(
-        self, conv: Any, hidden: torch.Tensor, preceding: Sequence[torch.Tensor], cache: Past, slot: int
-    ) -> torch.Tensor:
-        """`Lfm2ShortConv` over each token's own branch: float32 [N, L, D]."""
-        gate, after, inner = conv.in_proj(hidden).chunk(3, -1)
-        new = gate * inner
-        batch, length, width = new.shape
-        padded = torch.nn.functional.pad(new, (0, -width % self._whole))
-        parts = torch.split(padded, self.kv_heads * self.head_dim, -1)
-        heads = [part.reshape(batch, length, self.kv_heads, self.head_dim).transpose(1, 2) for part in parts]
-        held = [
-            kept
-            for number in range(0, len(heads), 2)
-            for kept in cache.keep(heads[number], heads[number + 1], slot + number // 2)
-        ]
-        every = torch.cat([part.transpose(1, 2).flatten(2) for part in held], -1)[..., :width]
-        # Before the first token there is nothing.
-        every = torch.nn.functional.pad(every, (0, 0, 1, 0))
-        kernel = conv.conv.weight[:, 0]
-        mixed = new * kernel[:, -1]
-        for back, places in enumerate(preceding, 2):
-            mixed = mixed + torch.gather(every, 1, places.unsqueeze(-1).expand(-1, -1, width)) * kernel[:, -back]
-        if conv.conv.bias is not None:
-            mixed = mixed + conv.conv.bias
-        return torch.as_tensor(conv.out_proj(after * mixed))
 
 
 class _Vision(torch.nn.Module):
