@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import stages
-from .encoder.clip import Seen
+from .encoder.clip import Begun
 from .errors import ImageError
 from .picture.boxes import Edges
 from .picture.load import Pixels
@@ -34,7 +34,7 @@ class Batch:
     around: Sequence[Edges] = ()
     truncated: Sequence[bool] = ()
     places: Sequence[int] = ()
-    seeing: Callable[[], Seen] | None = None
+    seeing: Begun | None = None
 
     @property
     def good(self) -> list[Pixels]:

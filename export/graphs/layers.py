@@ -11,9 +11,11 @@ with the same settings and inputs of the same shapes. An export compares its gra
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -33,7 +35,7 @@ _DOMAIN = "rar.layers"
 _LEAST = 3
 # Where modules keep the number of their layer, which is no part of its kind.
 _NUMBERS = ("layer_idx", "layer_number", "layer_id")
-_SIMPLE = (int, float, str, bool, tuple, type(None), torch.dtype)
+_SIMPLE = (int, float, str, bool, type(None), torch.dtype)
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,16 @@ class Layers:
 
     Args:
         model: The model, in eval mode.
+
+    Attributes:
+        found: Whether there are layers of one kind.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._layers = _repeated(model)
+        self.found = bool(self._layers)
         self._names = {id(weight): name for name, weight in _weights(model)}
-        self._kinds: dict[Any, _Kind] = {}
+        self._kinds: dict[Any, _Kind | None] = {}
         self._calls: list[tuple[torch.nn.Module, _Kind]] = []
 
     @contextmanager
@@ -104,7 +110,7 @@ class Layers:
         """While the model is traced."""
         try:
             for layer, kind in self._layers:
-                layer.forward = self._node_of(layer, kind)  # type: ignore[method-assign]
+                layer.forward = self._node_of(layer, kind)
             yield
         finally:
             for layer, _ in self._layers:
@@ -143,9 +149,11 @@ class Layers:
         def call(*args: Any, **settings: Any) -> Any:
             leaves, spec = trees.tree_flatten((args, settings))
             key = (static, str(spec), tuple(map(_described, leaves)))
-            kind = self._kinds.get(key)
+            if key not in self._kinds:
+                self._kinds[key] = _kind(layer, leaves, spec)
+            kind = self._kinds[key]
             if kind is None:
-                kind = self._kinds[key] = _kind(layer, leaves, spec)
+                return type(layer).forward(layer, *args, **settings)
             cache = _cache(leaves)
             inputs = _tensors(leaves, kind.filled)
             self._calls.append((layer, kind))
@@ -181,7 +189,7 @@ class _Body:
         import onnx_ir as ir
 
         self.name, inner = name, graph.graph
-        known = {f"layer.{weight}" for weight, _ in _weights(layer)}
+        known = {f"layer.{weight}" for weight in _named(layer)}
         own = [value for key, value in inner.initializers.items() if key in known]
         self.weights = [str(value.name).removeprefix("layer.") for value in own]
         _become_inputs(inner, own)
@@ -204,7 +212,7 @@ class _Body:
         """Makes a layer's node a call of the function, with the layer's weights by their names in the model."""
         from onnx_ir.tensor_adapters import TorchTensor
 
-        held = dict(_weights(layer))
+        held = _named(layer)
         weights = [held[weight] for weight in self.weights]
         values = [_initializer(model, names[id(weight)], TorchTensor(weight)) for weight in weights]
         node.op_type = self.name
@@ -240,9 +248,10 @@ def _repeated(model: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:
     for module in model.modules():
         if not isinstance(module, torch.nn.ModuleList) or id(module) in inside:
             continue
-        kinds = [_static(layer) for layer in module]
+        layers = [layer for layer in module if layer is not None and "forward" not in vars(layer)]
+        kinds = [_static(layer) for layer in layers]
         often = Counter(kinds)
-        for layer, kind in zip(module, kinds, strict=True):
+        for layer, kind in zip(layers, kinds, strict=True):
             if often[kind] >= _LEAST and id(layer) not in inside:
                 found.append((layer, kind))
                 inside.update(map(id, layer.modules()))
@@ -251,15 +260,34 @@ def _repeated(model: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:
 
 def _static(layer: torch.nn.Module) -> Any:
     """What layers of one kind have in common as modules."""
+    own = vars(torch.nn.Module())
     settings = tuple(
-        (name, type(part), tuple((key, value) for key, value in sorted(vars(part).items()) if _tells(key, value)))
+        (
+            name,
+            type(part),
+            tuple((key, _setting(value)) for key, value in sorted(vars(part).items()) if _tells(key, value, own)),
+        )
         for name, part in layer.named_modules()
     )
     return settings, tuple((name, tuple(weight.shape), weight.dtype) for name, weight in _weights(layer))
 
 
-def _tells(name: str, value: Any) -> bool:
-    return not name.startswith("_") and name not in _NUMBERS and isinstance(value, _SIMPLE)
+def _tells(name: str, value: Any, own: Mapping[str, Any]) -> bool:
+    """Whether an attribute tells a kind: not what every module has, but for its mode and hooks on it."""
+    if name in own:
+        return name == "training" or ("hook" in name and bool(value))
+    return name not in _NUMBERS
+
+
+def _setting(value: Any) -> Any:
+    """What two layers must have in common: simple values, and of others the very same one."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_setting, value))
+    if isinstance(value, partial):
+        return id(value.func), _setting(value.args), _setting(tuple(sorted(value.keywords.items())))
+    if isinstance(value, MethodType):
+        return id(value.__func__)
+    return value if isinstance(value, _SIMPLE) else id(value)
 
 
 def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -267,20 +295,39 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_buffers()
 
 
+def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All names of weights: which of two for one weight the exporter takes is not said."""
+    return {
+        **dict(module.named_buffers(remove_duplicate=False)),
+        **dict(module.named_parameters(remove_duplicate=False)),
+    }
+
+
 def _described(leaf: Any) -> Any:
     """What of an argument tells a kind."""
     if isinstance(leaf, torch.Tensor):
-        return leaf.dtype, tuple(("dynamic", size.node.hint) if _is_dynamic(size) else size for size in leaf.shape)
-    return leaf if isinstance(leaf, _SIMPLE) else type(leaf) if isinstance(leaf, Past) else id(leaf)
+        return leaf.dtype, tuple(("dynamic", _hint(size)) if _is_dynamic(size) else size for size in leaf.shape)
+    return Past if isinstance(leaf, Past) else _setting(leaf)
 
 
-def _kind(layer: torch.nn.Module, leaves: list[Any], spec: trees.TreeSpec) -> _Kind:
-    """Runs a layer once, to see what it returns; nothing uses what it computes, so it does not stay in the graph."""
+def _kind(layer: torch.nn.Module, leaves: list[Any], spec: trees.TreeSpec) -> _Kind | None:
+    """Runs a layer once, to see what it returns; nothing uses what it computes, so it does not stay in the graph.
+
+    None where that cannot be said by tensors alone, and by the sizes of what it takes.
+    """
     cache, forward = _cache(leaves), type(layer).forward.__get__(layer)
     past = [] if cache is None else cache.past[len(cache.new) :]
     result, new = _run(forward, leaves, spec, past)
     outputs, tensors = [*_flat(result), *new], _tensors(leaves, len(new))
     where = {str(size): (i, dim) for i, tensor in enumerate(tensors) for dim, size in enumerate(tensor.shape)}
+    if any(_is_dynamic(leaf) for leaf in leaves) or not all(isinstance(output, torch.Tensor) for output in outputs):
+        return None
+    sizes = [size for output in outputs for size in output.shape if _is_dynamic(size)]
+    # PyTorch takes a size of 0 or 1 for a constant.
+    if any(str(size) not in where for size in sizes) or any(
+        _hint(size) < 2 for tensor in tensors for size in tensor.shape if _is_dynamic(size)
+    ):
+        return None
     shapes = [
         (output.dtype, [where[str(size)] if _is_dynamic(size) else int(size) for size in output.shape])
         for output in outputs
@@ -318,7 +365,12 @@ def _is_dynamic(size: Any) -> bool:
     return isinstance(size, torch.SymInt)
 
 
+def _hint(size: Any) -> int:
+    """The size that a dynamic dimension has in the example of the trace."""
+    return int(size.node.hint)
+
+
 def _example(tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros of the size that a dynamic dimension had in the trace's own example."""
-    sizes = [size.node.hint if _is_dynamic(size) else size for size in tensor.shape]
+    """Zeros of the sizes in the example of the trace."""
+    sizes = [_hint(size) if _is_dynamic(size) else size for size in tensor.shape]
     return torch.zeros(sizes, dtype=tensor.dtype)

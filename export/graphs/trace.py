@@ -48,10 +48,17 @@ def export_onnx(
     from .layers import Layers
 
     layers = Layers(module)
-    with layers.opaque():
+    try:
+        with layers.opaque():
+            program = _traced(module, tuple(example), dynamic, inputs, outputs)
+        optimize(program.model)
+        if layers.put(program.model, lambda layer, tensors, sizes: _traced(layer, tensors, [list(sizes)]).model):
+            optimize(program.model)
+    except ExportError:
+        if not layers.found:
+            raise
+        # A layer that cannot be traced by itself may still be a part of its model.
         program = _traced(module, tuple(example), dynamic, inputs, outputs)
-    optimize(program.model)
-    if layers.put(program.model, lambda layer, tensors, sizes: _traced(layer, tensors, [list(sizes)]).model):
         optimize(program.model)
     # Through a file: a protobuf message is limited to 2 GB, and weights beside the graph do not count.
     program.save(str(path), external_data=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle.manifest import Bundle
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, RarError
 from ..machine.cores import usable_cores
 from ..picture.preprocess import Preprocess
 from ..session import Options, Session, Sessions
@@ -20,6 +23,8 @@ from .side import SideBySide
 from .tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
+
+_LOG = logging.getLogger("rar")
 
 _TEXTS_A_RUN = 64
 # A picture tower's weights, in bytes, that may be in memory twice.
@@ -52,6 +57,10 @@ class Seen:
     embeddings: Floats
     features: Floats | None = None
     regions: Sequence[GrainRegions] | None = None
+
+
+# Waits for what was begun, and gives it and the seconds from its beginning to its end.
+Begun: TypeAlias = Callable[[], tuple[Seen, float]]
 
 
 class Clip:
@@ -89,6 +98,9 @@ class Clip:
         self.sessions = Sessions(bundle, provider, threads, options)
         self.visual = self.sessions.open("clip", "visual.onnx", fp16=self._fp16)
         self._bundle, self._threads = bundle, threads or usable_cores()
+        # Opened at the first use, of which several threads may be the first.
+        self._guard, self._asked, self._closed = Lock(), False, False
+        self._side: SideBySide | None = None
 
     def embed_pixels(self, pixels: Floats) -> Floats:
         """float32 [N, 3, S, S], the output of `preprocess` -> float32 [N, d], L2-normalised."""
@@ -107,31 +119,43 @@ class Clip:
         """All outputs of the encoder for float32 [N, 3, S, S], in one pass."""
         return self._seen(self.visual.run({"pixel_values": pixels}, self._wanted))
 
-    def begin(self, pixels: Floats) -> Callable[[], Seen] | None:
+    def begin(self, pixels: Floats) -> Begun | None:
         """Begins what `see` does, by other threads, where that is the faster way through many batches.
 
         Args:
             pixels: float32 [N, 3, S, S].
 
         Returns:
-            Waits for the outputs and gives them; None where `see` is the way.
+            Waits for the outputs, and gives them and the seconds that they took; None where `see` is the way.
         """
-        if len(pixels) < self._threads or self._side is None:
+        side = self._beside() if len(pixels) >= self._threads > 1 else None
+        if side is None:
             return None
-        begun = self._side.begin(pixels, self._wanted)
-        return lambda: self._seen(begun())
+        begun = side.begin(pixels, self._wanted)
 
-    @cached_property
-    def _side(self) -> SideBySide | None:
-        """Runs parts of a batch side by side: on several cores, where the weights are small enough to be held twice."""
-        weights = sum(
-            file.bytes
-            for name, file in self._bundle.component("clip").files.items()
-            if name.rpartition("/")[2].startswith("visual.onnx")
-        )
-        if self.visual.provider != "cpu" or self._threads < 2 or weights > _TWICE:
-            return None
-        return SideBySide(self.sessions.open("clip", "visual.onnx", fp16=self._fp16, threads=1), self._threads)
+        def outcome() -> tuple[Seen, float]:
+            outputs, seconds = begun()
+            return self._seen(outputs), seconds
+
+        return outcome
+
+    def _beside(self) -> SideBySide | None:
+        """Runs parts of a batch side by side; None on a GPU, and where the weights are too large to be held twice."""
+        with self._guard:
+            if self._asked or self._closed:
+                return self._side
+            self._asked = True
+            files = self._bundle.component("clip").files
+            weights = sum(file.bytes for name, file in files.items() if name.startswith("visual.onnx"))
+            if self.visual.provider != "cpu" or weights > _TWICE:
+                return None
+            try:
+                session = self.sessions.beside("clip", "visual.onnx", "cpu", 1, fp16=self._fp16)
+            except RarError as error:  # what runs goes on running, though the bundle changed or memory is short
+                _LOG.info("%s: batches are not embedded side by side: %s", self._bundle.root, error)
+                return None
+            self._side = SideBySide(session, self._threads)
+            return self._side
 
     @property
     def _wanted(self) -> list[str]:
@@ -185,8 +209,10 @@ class Clip:
 
     def close(self) -> None:
         """Closes its sessions, and those of a bundle's MLLM that were opened beside them; it cannot embed any more."""
-        if (side := vars(self).get("_side")) is not None:
-            side.close()
+        with self._guard:
+            self._closed = True
+            if self._side is not None:
+                self._side.close()
         self.sessions.close()
 
     @cached_property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import TypeAlias
 
 import numpy as np
@@ -12,8 +14,8 @@ import numpy.typing as npt
 from ..session import Session
 from ..session.protocol import Array
 
-# Waits for what was begun, and gives its outputs by name.
-Begun: TypeAlias = Callable[[], dict[str, Array]]
+# Waits for what was begun, and gives its outputs by name and the seconds from its beginning to its end.
+Outcome: TypeAlias = Callable[[], "tuple[dict[str, Array], float]"]
 
 
 class SideBySide:
@@ -28,11 +30,10 @@ class SideBySide:
     """
 
     def __init__(self, session: Session, threads: int) -> None:
-        self.threads = threads
-        self._session = session
+        self._session, self._threads, self._process = session, threads, os.getpid()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rar-embed")
 
-    def begin(self, pixels: npt.NDArray[np.float32], outputs: Sequence[str]) -> Begun:
+    def begin(self, pixels: npt.NDArray[np.float32], outputs: Sequence[str]) -> Outcome:
         """Begins to run float32 [N, 3, S, S].
 
         Args:
@@ -40,20 +41,26 @@ class SideBySide:
             outputs: Names of the outputs to fetch.
 
         Returns:
-            Gives the outputs, and raises what `Session.run` raised.
+            Waits for the outputs, and raises what `Session.run` raised.
 
         Raises:
             RuntimeError: It is closed.
         """
-        parts = [part for part in np.array_split(pixels, self.threads) if len(part)]
-        runs = [self._pool.submit(self._session.run, {"pixel_values": part}, outputs) for part in parts]
 
-        def outcome() -> dict[str, Array]:
-            found = [run.result() for run in runs]
-            return {name: np.concatenate([one[name] for one in found]) for name in outputs}
+        def run(part: npt.NDArray[np.float32]) -> tuple[float, dict[str, Array], float]:
+            start = perf_counter()
+            return start, self._session.run({"pixel_values": part}, outputs), perf_counter()
+
+        parts = [part for part in np.array_split(pixels, self._threads) if len(part)]
+        runs = [self._pool.submit(run, part) for part in parts]
+
+        def outcome() -> tuple[dict[str, Array], float]:
+            starts, found, ends = zip(*(one.result() for one in runs), strict=True)
+            return {name: np.concatenate([one[name] for one in found]) for name in outputs}, max(ends) - min(starts)
 
         return outcome
 
     def close(self) -> None:
-        """Lets what has begun end, and begins nothing more."""
-        self._pool.shutdown(cancel_futures=True)
+        """Lets what has begun end, and begins nothing more. In a forked child there is nothing to end."""
+        if os.getpid() == self._process:
+            self._pool.shutdown()

@@ -114,14 +114,13 @@ class Sessions:
         for session in list(self._opened):
             session.close()
 
-    def open(self, component: str, name: str, *, fp16: bool = False, threads: int | None = None) -> Session:
+    def open(self, component: str, name: str, *, fp16: bool = False) -> Session:
         """Opens one graph.
 
         Args:
             component: The bundle's component.
             name: The graph's name in it.
             fp16: Whether the graph computes in fp16.
-            threads: Threads within an operator, if not those of all sessions.
 
         Raises:
             ProviderError: The requested provider cannot run it; with `auto`, none can.
@@ -135,7 +134,7 @@ class Sessions:
         passed: dict[str, list[str]] = {}  # reason -> the providers that it ruled out
         for provider in self._tried:
             try:
-                opened = self._open(provider, component, path, fp16, threads or self._threads)
+                opened = self._open(provider, component, path, fp16, self._threads)
                 self._hold(component, name, opened)
             except ProviderError as error:
                 if self._provider != "auto":
@@ -148,6 +147,26 @@ class Sessions:
                 self._say(graph, provider, passed)
             return opened.session
         raise ProviderError(f"nothing runs {graph}{_reasons(passed)}")
+
+    def beside(self, component: str, name: str, provider: str, threads: int, *, fp16: bool = False) -> Session:
+        """Opens a graph that runs already once more, on the same provider, for another number of threads.
+
+        Args:
+            component: The bundle's component.
+            name: The graph's name in it.
+            provider: What runs it already.
+            threads: Threads within an operator.
+            fp16: Whether the graph computes in fp16.
+
+        Raises:
+            RarError: As `open`.
+        """
+        if self._closed:
+            raise closed(f"{component}/{name}")
+        opened = self._open(provider, component, self._bundle.graph(component, name), fp16, threads)
+        self._hold(component, name, opened)
+        self._opened.add(opened.session)
+        return opened.session
 
     def check(self, component: str, name: str, *, fp16: bool = False) -> Iterator[Checked]:
         """Compares a graph with fp32 again, ignoring stored outcomes, on all providers that can run it here.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..batch import Batch, timed
-from ..encoder.clip import Seen
+from ..encoder.clip import Begun
 from ..errors import InputError
 from ..machine.process import check_process
 from ..picture.budget import in_parts
@@ -25,8 +25,8 @@ from ..stages import note
 from .intake import Intake, Pace, Taken, intake
 from .results import ahead
 
-# float32 [N, 3, S, S] -> what waits for the encoder's outputs; see `Clip.begin`.
-Begin: TypeAlias = Callable[[npt.NDArray[np.float32]], "Callable[[], Seen] | None"]
+# See `Clip.begin`.
+Begin: TypeAlias = Callable[[npt.NDArray[np.float32]], "Begun | None"]
 
 
 class Feed:

@@ -61,7 +61,7 @@ class _Step(torch.nn.Module):
     @property
     def slots(self) -> int:
         """How many pairs of keys and values it fills: as many as its convolution's inputs are wide."""
-        return 1 if self.attends else math.ceil(self.layer.conv.hidden_size / (2 * self.heads * self.width))
+        return 1 if self.attends else math.ceil(self.layer.conv.out_proj.out_features / (2 * self.heads * self.width))
 
     def forward(
         self,

@@ -106,13 +106,56 @@ def test_two_layers_are_traced_in_the_model_itself(tmp_path: Path) -> None:
     assert set(entered) == {0, 1}
 
 
+class Pooled(torch.nn.Module):
+    """Gives rows of all pictures, of which no input has as many; or a number besides."""
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        self.inner, self.plain = torch.nn.Linear(WIDTH, 3), plain
+
+    def forward(self, hidden: Any) -> Any:
+        rows = self.inner(hidden).reshape(-1, 3)
+        return rows if self.plain else (rows, 7)
+
+
+class Branches(torch.nn.Module):
+    """What Qwen3-VL does with the features of three layers."""
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList([Pooled(plain) for _ in range(3)])
+
+    def forward(self, hidden: Any) -> Any:
+        given = [layer(hidden) for layer in self.layers]
+        return torch.cat([one if isinstance(one, torch.Tensor) else one[0] for one in given], -1)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_layers_whose_results_their_inputs_do_not_size_are_traced_in_the_model(plain: bool, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model, path = Branches(plain).eval(), tmp_path / "branches.onnx"
+    export_onnx(model, [torch.zeros(2, 5, WIDTH)], path, inputs=["hidden"], outputs=["rows"], dynamic=[(0, 1)])
+    given = np.random.default_rng(0).standard_normal((3, 4, WIDTH)).astype(np.float32)
+    rows = OnnxSession(path, "cpu").run({"hidden": given})["rows"]
+    np.testing.assert_allclose(rows, model(torch.from_numpy(given)).detach().numpy(), atol=1e-6)
+
+
+def test_layers_with_settings_of_their_own_are_no_kind(tmp_path: Path) -> None:
+    model = deep([0.5] * 4)
+    for number, layer in enumerate(model.layers):
+        layer._scale = [torch.full((1,), float(number))]
+    entered.clear()
+    export(model, tmp_path / "own.onnx")
+    assert set(entered) == {0, 1, 2, 3}
+
+
 def test_a_graph_names_no_functions_and_no_domain_of_ours(tmp_path: Path) -> None:
     graph = onnx.load(str(export(deep([0.5] * 4), tmp_path / "deep.onnx")), load_external_data=False)
     assert not graph.functions
     assert {entry.domain for entry in graph.opset_import} == {""}
     names = [initializer.name for initializer in graph.graph.initializer]
     assert len(names) == len(set(names))
-    assert {f"layers.{i}.norm.weight" for i in range(4)} <= set(names)
+    assert {f"layers.{i}.all.bias" for i in range(4)} <= set(names)
 
 
 def test_layers_that_share_a_weight_share_it_in_the_graph(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def test_parts_give_the_batchs_own_outputs_in_order(clip: Clip, count: int) -> N
     batch = np.stack([clip.preprocess([np.full((9, 9, 3), 7 * i, np.uint8)])[0] for i in range(count)])
     begun = clip.begin(batch)
     assert begun is not None
-    np.testing.assert_allclose(begun().embeddings, clip.see(batch).embeddings, atol=1e-6)
+    np.testing.assert_allclose(begun()[0].embeddings, clip.see(batch).embeddings, atol=1e-6)
 
 
 def test_several_batches_may_be_begun_before_the_first_is_taken(clip: Clip) -> None:
@@ -31,7 +32,7 @@ def test_several_batches_may_be_begun_before_the_first_is_taken(clip: Clip) -> N
     begun = [clip.begin(batch) for batch in batches]
     for one, batch in zip(reversed(begun), reversed(batches), strict=True):
         assert one is not None
-        np.testing.assert_allclose(one().embeddings, clip.see(batch).embeddings, atol=1e-6)
+        np.testing.assert_allclose(one()[0].embeddings, clip.see(batch).embeddings, atol=1e-6)
 
 
 def test_fewer_pictures_than_threads_are_left_to_one_run(clip: Clip) -> None:
@@ -46,6 +47,34 @@ def test_one_thread_has_nothing_beside_it(tiny_bundle: Path) -> None:
 def test_a_large_encoder_is_not_held_twice(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_module, "_TWICE", 1000)
     assert clip.begin(clip.preprocess([np.zeros((9, 9, 3), np.uint8)] * 8)) is None
+
+
+def test_a_bundle_that_is_gone_is_embedded_by_one_run(
+    clip: Clip, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "gone"
+    shutil.copytree(tiny_bundle, root)
+    clip = Clip(Bundle.open(root), "cpu", threads=2)
+    shutil.rmtree(root)
+    batch = clip.preprocess([np.zeros((9, 9, 3), np.uint8)] * 8)
+    with caplog.at_level("INFO", "rar"):
+        assert [clip.begin(batch), clip.begin(batch)] == [None, None]
+    assert len(caplog.records) == 1
+    assert "not embedded side by side" in caplog.text
+    assert clip.see(batch).embeddings.shape[0] == 8
+
+
+def test_what_was_begun_before_a_close_is_still_given(clip: Clip) -> None:
+    batch = clip.preprocess([np.zeros((9, 9, 3), np.uint8)] * 8)
+    begun = [clip.begin(batch) for _ in range(4)]
+    clip.close()
+    for one in begun:
+        assert one is not None
+        seen, seconds = one()
+        assert seen.embeddings.shape[0] == 8
+        assert seconds > 0
+    with pytest.raises(RuntimeError, match="shutdown"):
+        clip.begin(batch)
 
 
 def test_what_a_run_raises_is_raised_where_it_is_waited_for(clip: Clip) -> None:
