@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,41 @@ from ...compat import takes
 _THETA = 10000.0
 
 
+class _Block(torch.nn.Module):
+    """A layer of a tower.
+
+    Args:
+        block: The layer of transformers.
+        windows: Equal parts of a picture's patches that do not see each other.
+    """
+
+    def __init__(self, block: Any, windows: int) -> None:
+        super().__init__()
+        self.block, self.windows = block, windows
+
+    def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """float32 [N, patches, D] of the layer before -> its own; `cos` and `sin` turn a head by its patch's place."""
+        block = self.block
+        hidden = hidden + self._attend(block.attn, block.norm1(hidden), cos, sin)
+        return hidden + torch.as_tensor(block.mlp(block.norm2(hidden)))
+
+    def _attend(self, attention: Any, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        count, width = hidden.shape[1:]
+        parts = attention.qkv(hidden).reshape(-1, count, 3, attention.num_heads, width // attention.num_heads)
+        query, key, value = parts.unbind(2)
+        query, key = (_rotate(part, cos, sin) for part in (query, key))
+        query, key, value = (
+            part.reshape(-1, count // self.windows, *part.shape[2:]).transpose(1, 2) for part in (query, key, value)
+        )
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+        return attention.proj(mixed.transpose(1, 2).reshape(-1, count, width))
+
+
+def _rotate(part: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = part.chunk(2, -1)
+    return part * cos + torch.cat([-second, first], -1) * sin
+
+
 class Tower(torch.nn.Module):
     """A tower for squares of one size: the patches of every picture lie in the same order.
 
@@ -24,6 +59,7 @@ class Tower(torch.nn.Module):
         tower: The tower of transformers.
         size: Side of a picture in pixels.
         order: int64 [patches], in which the tower sees the processor's patches.
+        windows: How many windows each layer has; None for one.
 
     Attributes:
         side: Patches in a row.
@@ -34,9 +70,12 @@ class Tower(torch.nn.Module):
     cos: torch.Tensor
     sin: torch.Tensor
 
-    def __init__(self, tower: Any, size: int, order: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, tower: Any, size: int, order: torch.Tensor | None = None, windows: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.tower, self.merge, self.patch = tower, tower.spatial_merge_size, tower.patch_size
+        self.blocks = torch.nn.ModuleList(map(_Block, tower.blocks, windows or [1] * len(tower.blocks)))
         self.side = size // self.patch
         weight = tower.patch_embed.proj.weight
         # A still picture is two equal frames: their weights add up.
@@ -60,26 +99,6 @@ class Tower(torch.nn.Module):
         blocks, merge, patch = self.side // self.merge, self.merge, self.patch
         parts = pixels.reshape(-1, 3, blocks, merge, patch, blocks, merge, patch)
         return parts.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, self.side**2, 3, patch, patch)
-
-    def block(self, block: Any, hidden: torch.Tensor, windows: int = 1) -> torch.Tensor:
-        """One layer; the patches of a picture lie in `windows` equal parts that do not see each other."""
-        hidden = hidden + self._attend(block.attn, block.norm1(hidden), windows)
-        return hidden + torch.as_tensor(block.mlp(block.norm2(hidden)))
-
-    def _attend(self, attention: Any, hidden: torch.Tensor, windows: int) -> Any:
-        count, width = hidden.shape[1:]
-        parts = attention.qkv(hidden).reshape(-1, count, 3, attention.num_heads, width // attention.num_heads)
-        query, key, value = parts.unbind(2)
-        query, key = (self._rotate(part) for part in (query, key))
-        query, key, value = (
-            part.reshape(-1, count // windows, *part.shape[2:]).transpose(1, 2) for part in (query, key, value)
-        )
-        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
-        return attention.proj(mixed.transpose(1, 2).reshape(-1, count, width))
-
-    def _rotate(self, part: torch.Tensor) -> torch.Tensor:
-        first, second = part.chunk(2, -1)
-        return part * self.cos + torch.cat([-second, first], -1) * self.sin
 
 
 def check_frames(folder: str, images: Any) -> None:

@@ -32,8 +32,9 @@ class _Vision(Tower):
         grid, window = size // (tower.patch_size * merge), tower.window_size // (tower.patch_size * merge)
         parts = torch.arange(grid * grid).reshape(grid // window, window, grid // window, window)
         units = parts.transpose(1, 2).flatten()
-        super().__init__(tower, size, (units[:, None] * merge**2 + torch.arange(merge**2)).flatten())
-        self.windows = (grid // window) ** 2
+        cut = (grid // window) ** 2
+        windows = [1 if number in tower.fullatt_block_indexes else cut for number in range(len(tower.blocks))]
+        super().__init__(tower, size, (units[:, None] * merge**2 + torch.arange(merge**2)).flatten(), windows)
         self.register_buffer("units", units)
         self.register_buffer("back", torch.argsort(units))
 
@@ -42,8 +43,8 @@ class _Vision(Tower):
         count, width = self.side**2, hidden.shape[-1]
         units = hidden.reshape(-1, count // self.merge**2, self.merge**2 * width)
         hidden = units[:, self.units].reshape(-1, count, width)
-        for number, block in enumerate(self.tower.blocks):
-            hidden = self.block(block, hidden, 1 if number in self.tower.fullatt_block_indexes else self.windows)
+        for block in self.blocks:
+            hidden = block(hidden, self.cos, self.sin)
         merged = self.tower.merger(hidden)
         return merged.reshape(-1, count // self.merge**2, merged.shape[-1])[:, self.back]
 

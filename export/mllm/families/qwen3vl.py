@@ -37,8 +37,8 @@ class _Vision(Tower):
         bias = self.tower.patch_embed.proj.bias
         hidden = torch.nn.functional.linear(self.cut(pixels).flatten(2), self.embed, bias) + self.places
         deep: list[torch.Tensor] = []
-        for number, block in enumerate(self.tower.blocks):
-            hidden = self.block(block, hidden)
+        for number, block in enumerate(self.blocks):
+            hidden = block(hidden, self.cos, self.sin)
             if number in self.tower.deepstack_visual_indexes:
                 deep.append(self.tower.deepstack_merger_list[len(deep)](hidden))
         tokens = torch.cat([self.tower.merger(hidden), *deep], -1)

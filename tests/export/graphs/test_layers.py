@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from rar.export.graphs.past import Past  # noqa: E402
-from rar.export.graphs.trace import export_onnx  # noqa: E402
-from rar.runtime.errors import ExportError  # noqa: E402
-from rar.runtime.session import OnnxSession  # noqa: E402
+from rar.export.graphs.past import Past
+from rar.export.graphs.trace import export_onnx
+from rar.runtime.errors import ExportError
+from rar.runtime.session import OnnxSession
 
 WIDTH, HEADS = 8, 2
 entered: list[int] = []

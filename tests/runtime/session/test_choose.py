@@ -83,6 +83,17 @@ def test_sessions_of_another_bundle_tell_together_what_runs(tiny_bundle: Path, n
     assert sessions.running == {"clip/text.onnx": "cpu"}
 
 
+def test_a_second_session_is_on_the_first_one_s_provider_and_closed_with_it(tiny_bundle: Path) -> None:
+    sessions = Sessions(Bundle.open(tiny_bundle))
+    first = sessions.open("clip", "visual.onnx")
+    second = sessions.beside("clip", "visual.onnx", first.provider, 1)
+    assert (second is not first, second.provider, sessions.running) == (True, "cpu", {GRAPH: "cpu"})
+    sessions.close()
+    for ask in (lambda: second.run({}), lambda: sessions.beside("clip", "visual.onnx", "cpu", 1)):
+        with pytest.raises(InputError, match="closed"):
+            ask()
+
+
 def test_an_engine_of_another_architecture_is_not_loaded(bundle: Path) -> None:
     add_engine(bundle)
     opened = Bundle.open(bundle)
