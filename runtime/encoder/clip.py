@@ -128,7 +128,10 @@ class Clip:
         Returns:
             Waits for the outputs, and gives them and the seconds that they took; None where `see` is the way.
         """
-        side = self._beside() if len(pixels) >= self._threads > 1 else None
+        count, threads = len(pixels), self._threads
+        # Of a small batch in uneven parts some threads would have little to do.
+        even = count >= threads > 1 and (count % threads == 0 or count >= 4 * threads)
+        side = self._beside() if even else None
         if side is None:
             return None
         begun = side.begin(pixels, self._wanted)
