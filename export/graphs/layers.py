@@ -32,7 +32,7 @@ Trace: TypeAlias = Callable[[torch.nn.Module, Sequence[torch.Tensor], Sequence[t
 
 _DOMAIN = "rar.layers"
 # Fewer layers of a kind stay as they are: a trace of their own costs as much.
-_LEAST = 3
+_LEAST = 5
 # Where modules keep the number of their layer, which is no part of its kind.
 _NUMBERS = ("layer_idx", "layer_number", "layer_id")
 _SIMPLE = (int, float, str, bool, type(None), torch.dtype)

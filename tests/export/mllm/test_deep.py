@@ -15,21 +15,21 @@ from rar.export.mllm.export import export_mllm
 from rar.export.mllm.source import load
 
 LAYERS = {
-    "gemma3": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
-    "lfm2vl": ["conv", "full_attention", "conv"] * 2 + ["full_attention"],
+    "gemma3": ["sliding_attention", "sliding_attention", "full_attention"] * 3,
+    "lfm2vl": ["conv", "full_attention"] * 5,
 }
 
 
 def deep(shape: Shape, vision: Mapping[str, Any], kinds: Sequence[str] = ()) -> Shape:
-    text = {"layer_types": list(kinds), "num_hidden_layers": len(kinds)} if kinds else {"num_hidden_layers": 4}
+    text = {"layer_types": list(kinds), "num_hidden_layers": len(kinds)} if kinds else {"num_hidden_layers": 5}
     return replace(shape, text={**shape.text, **text}, vision={**shape.vision, **vision})
 
 
 # More than one kind of layer: local and global attention, convolutions, features of three layers on the way.
 SHAPES = {
-    "gemma3": deep(gemma.TINY, {"num_hidden_layers": 4}, LAYERS["gemma3"]),
-    "lfm2vl": deep(lfm2vl.TINY, {"num_hidden_layers": 4}, LAYERS["lfm2vl"]),
-    "qwen3vl": deep(qwen.TINY3, {"depth": 5, "deepstack_visual_indexes": [0, 1, 3]}),
+    "gemma3": deep(gemma.TINY, {"num_hidden_layers": 5}, LAYERS["gemma3"]),
+    "lfm2vl": deep(lfm2vl.TINY, {"num_hidden_layers": 5}, LAYERS["lfm2vl"]),
+    "qwen3vl": deep(qwen.TINY3, {"depth": 6, "deepstack_visual_indexes": [0, 1, 3]}),
 }
 
 
