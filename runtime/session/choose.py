@@ -134,7 +134,7 @@ class Sessions:
         passed: dict[str, list[str]] = {}  # reason -> the providers that it ruled out
         for provider in self._tried:
             try:
-                opened = self._open(provider, component, path, fp16, self._threads)
+                opened = self._open(provider, component, path, fp16)
                 self._hold(component, name, opened)
             except ProviderError as error:
                 if self._provider != "auto":
@@ -163,10 +163,9 @@ class Sessions:
         """
         if self._closed:
             raise closed(f"{component}/{name}")
-        opened = self._open(provider, component, self._bundle.graph(component, name), fp16, threads)
-        self._hold(component, name, opened)
-        self._opened.add(opened.session)
-        return opened.session
+        other = Sessions(self._bundle, provider, threads, self._options)
+        other._said, other._opened = self._said, self._opened
+        return other.open(component, name, fp16=fp16)
 
     def check(self, component: str, name: str, *, fp16: bool = False) -> Iterator[Checked]:
         """Compares a graph with fp32 again, ignoring stored outcomes, on all providers that can run it here.
@@ -189,7 +188,7 @@ class Sessions:
         runs = checks.load_runs(self._bundle, component, name)
         for provider in self._tried:
             try:
-                opened = self._open(provider, component, path, fp16, self._threads)
+                opened = self._open(provider, component, path, fp16)
             except ProviderError:
                 if self._provider != "auto":
                     raise
@@ -204,12 +203,12 @@ class Sessions:
     def _tried(self) -> Sequence[str]:
         return ORDER if self._provider == "auto" else [self._provider]
 
-    def _open(self, provider: str, component: str, path: Path, fp16: bool, threads: int | None) -> _Opened:
+    def _open(self, provider: str, component: str, path: Path, fp16: bool) -> _Opened:
         if provider == ENGINE:
             return self._engine(f"{component}/{path.name}")
         if provider == OPENVINO:
-            return self._openvino(component, path, threads)
-        return self._onnx(provider, component, path, fp16, threads)
+            return self._openvino(component, path)
+        return self._onnx(provider, component, path, fp16)
 
     def _hold(self, component: str, name: str, opened: _Opened) -> None:
         """See `checks.hold`; a bundle from before stored runs is recognised by its content."""
@@ -236,7 +235,7 @@ class Sessions:
         self._said.add(reasons)
         _LOG.log(logging.DEBUG if known else logging.INFO, "%s runs on %s%s", graph, provider, reasons)
 
-    def _onnx(self, provider: str, component: str, path: Path, fp16: bool, threads: int | None) -> _Opened:
+    def _onnx(self, provider: str, component: str, path: Path, fp16: bool) -> _Opened:
         import onnxruntime as ort
 
         check_provider(provider)
@@ -251,15 +250,15 @@ class Sessions:
         told = ", ".join(f"{name} {value}" for name, value in sorted(settings(Path("cache")).items()))
         place = checks.Place(provider, f"onnxruntime {ort.__version__}", processor, told)
         used = settings(self._cache(provider, component, path))
-        return _Opened(OnnxSession(path, provider, threads, fp16=fp16, options=used), place)
+        return _Opened(OnnxSession(path, provider, self._threads, fp16=fp16, options=used), place)
 
-    def _openvino(self, component: str, path: Path, threads: int | None) -> _Opened:
+    def _openvino(self, component: str, path: Path) -> _Opened:
         version = openvino_library().__version__
         of_bundle = provider_options.of_bundle(self._bundle, component)
         options = properties(provider_options.merged(OPENVINO, Path(), (), of_bundle, self._options))
         told = ", ".join(f"{name} {value}" for name, value in sorted(options.items()))
         place = checks.Place(OPENVINO, f"openvino {version}", cpu.describe(), told)
-        session = OpenVinoSession(path, threads, options=options)
+        session = OpenVinoSession(path, self._threads, options=options)
         return _Opened(session, place, computed=_LOWER.get(options[PRECISION]))
 
     def _cache(self, provider: str, component: str, path: Path) -> Path:
